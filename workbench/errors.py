@@ -1,0 +1,33 @@
+"""The two errors a user sees: bad input (exit code 2) and a job that failed (exit code 1)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Bad input: one plain sentence that says what is wrong, where, and what to do. The command line exits with 2."""
+
+
+class JobError(RuntimeError):
+    """A job that could not finish (diverged, out of memory, disk full): one plain sentence. The command line exits with 1."""
+
+
+def choose(kind: str, name: str, options: Iterable[str]) -> str:
+    """Return `name` when it is one of `options`, else refuse and name the nearest ones.
+
+    Args:
+        kind: what is being chosen, in the user's words ("model", "method", "law").
+        name: what the user typed.
+        options: the names that exist.
+
+    Raises:
+        UserError: with up to three similar names, or the whole list when nothing is similar.
+    """
+    known = sorted(options)
+    if name in known:
+        return name
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"choose one of: {', '.join(known)}."
+    raise UserError(f"There is no {kind} called {name!r}; {hint}")
