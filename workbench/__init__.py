@@ -1,6 +1,7 @@
 """Workbench: fine-tune, compress and compare models on one machine; every claim re-run, every run kept.
 
-`import workbench` loads neither torch nor gradio: rooms are imported on first use (`workbench.scaling`, `workbench.models`, …).
+`import workbench` loads neither torch nor gradio: rooms (`workbench.scaling`, `workbench.models`, …) are imported on
+first use.
 """
 
 from __future__ import annotations
@@ -10,7 +11,19 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_ROOMS = ("adapters", "compress", "data", "evaluation", "figures", "layers", "models", "papers", "runs", "scaling", "training")
+_ROOMS = (
+    "adapters",
+    "compress",
+    "data",
+    "evaluation",
+    "figures",
+    "layers",
+    "models",
+    "papers",
+    "runs",
+    "scaling",
+    "training",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ class UserError(ValueError):
 
 
 class JobError(RuntimeError):
-    """A job that could not finish (diverged, out of memory, disk full): one plain sentence. The command line exits with 1."""
+    """A job that could not finish (diverged, out of memory, disk full): one plain sentence. Exit code 1."""
 
 
 def choose(kind: str, name: str, options: Iterable[str]) -> str:

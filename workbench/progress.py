@@ -34,7 +34,7 @@ def span(seconds: float) -> str:
 
 
 class ProgressLine:
-    """One line on a terminal, redrawn at most five times a second; plain lines every 10 s when output is not a terminal."""
+    """One line on a terminal, redrawn at most five times a second; a plain line every 10 s elsewhere."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stderr
