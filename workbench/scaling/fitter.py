@@ -56,7 +56,7 @@ class ScalingLaw(RegressorMixin, BaseEstimator):
         self.quantile = quantile
         self.log_residuals = log_residuals
 
-    def fit(self, X: pd.DataFrame, y: Any = None, sample_weight: Any = None) -> ScalingLaw:  # noqa: N803
+    def fit(self, X: pd.DataFrame, y: Any = None, sample_weight: Any = None) -> ScalingLaw:
         """Fit.
 
         Args:
@@ -89,7 +89,7 @@ class ScalingLaw(RegressorMixin, BaseEstimator):
         self.n_features_in_ = len(law.columns)
         return self
 
-    def predict(self, X: pd.DataFrame) -> np.ndarray:  # noqa: N803
+    def predict(self, X: pd.DataFrame) -> np.ndarray:
         """L̂ for the rows of `X` (n,)."""
         x, _ = _arrays(self.law_, X, np.ones(len(X)))
         return self.law_.predict(x, self.vector_[None])[0]
