@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "quantize": ("Work", "workbench.commands.jobs:quantize", "Compress a model to 8, 4, 3 or 2 bits a weight."),
     "compare": ("Work", "workbench.commands.jobs:compare", "Compare models on held-out text, with intervals."),
     "chat": ("Work", "workbench.commands.jobs:chat", "Talk to a model, a tuned run or a compressed folder."),
+    "fit": ("Explore", "workbench.commands.fit:fit", "Fit a scaling law to a CSV of training runs, with intervals."),
     "papers": ("Papers", "workbench.commands.papers:papers", "The catalogue of papers with their badges."),
     "reproduce": ("Papers", "workbench.commands.papers:reproduce", "Re-run a paper's claim; exit 0 when it holds."),
     "runs": ("Runs", "workbench.commands.runs:runs", "List, show, stop, resume and delete runs."),
