@@ -184,9 +184,9 @@ def compare(models, name, detach, as_json, **values) -> None:
     if as_json:
         click.echo(json.dumps(result, ensure_ascii=False, indent=1, default=str))
         return
-    from workbench.figures.table import print_table
+    from workbench.figures import print_table
 
-    click.echo(print_table(result["rows"]))
+    print_table(result["rows"])
     click.echo(f"Tied with the best: {', '.join(result['tied_best'])}")
 
 
