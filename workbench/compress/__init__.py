@@ -1,1 +1,40 @@
+"""Quantizers: round to nearest, GPTQ, NF4 and FP4; really packed in memory and on disk; LoRA on top.
 
+    from workbench.compress import quantize_model, Calibration, lora_config, load_adapter
+
+Everything is loaded at first use, so that importing this package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "Calibration": "walk",
+    "FloatLinear": "float_linear",
+    "FloatWeight": "records",
+    "IntLinear": "linear",
+    "IntWeight": "records",
+    "METHODS": "quantize",
+    "QuantReport": "quantize",
+    "WbFloatConfig": "registry",
+    "WbIntConfig": "registry",
+    "load_adapter": "lora",
+    "lora_config": "lora",
+    "merge_and_requantize": "lora",
+    "quantize_float": "nf4",
+    "quantize_gptq": "gptq",
+    "quantize_model": "quantize",
+    "quantize_rtn": "rtn",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOMES)

@@ -1,0 +1,197 @@
+"""GPTQ: round one input column after another, and let the columns still to come absorb the error.
+
+For one linear layer with inputs X the output error of a change Δ of its weight is tr(Δ H Δᵀ) with H = Xᵀ X / n. Rounding
+column j leaves e_j = (w_j − ŵ_j)/U_jj, and the best change of all later columns is w_k ← w_k − e_j U_jk, where U is upper
+triangular with H⁻¹ = Uᵀ U (Frantar et al. 2022, arXiv 2210.17323, §3.3 and eq. 2–3). The loss is then exactly Σ e².
+
+    weight [out, in] · H [in, in] · e, stored transposed [in, out] so that a column is contiguous
+
+Departures from the reference code, none of which changes the result beyond rounding:
+* updates are left-looking (a column gathers all earlier errors when its turn comes; whole chunks with one GEMM),
+  which touches a third of the memory of pushing every error forward ("lazy batch updates", §3.3);
+* U comes from one Cholesky of the reversed H and one triangular inverse, in float64, instead of three factorizations;
+* act-order (largest diagonal of H first) uses scales fixed beforehand ("static groups"), so that groups stay
+  contiguous in the file and no index is stored;
+* damping λ·mean(diag H) starts at λ = 0.01 and is raised tenfold, with a note, while H is not positive definite.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from workbench.compress.packing import check_bits
+from workbench.compress.records import IntWeight
+from workbench.compress.rtn import grid, resolve_group, round_to_grid
+from workbench.errors import UserError
+
+CHUNK = 128  # columns between two GEMMs
+
+
+class Hessian:
+    """Mean of x xᵀ over calibration tokens, float32 [in, in] (float64 when the inputs are)."""
+
+    def __init__(self, width: int) -> None:
+        self.width, self.tokens = width, 0
+        self.total: Tensor | None = None
+
+    def add(self, x: Tensor) -> None:
+        """Add inputs [..., in]; only the upper block triangle is computed."""
+        x = x.reshape(-1, self.width)
+        x = x if x.dtype == torch.float64 else x.float()
+        if self.total is None:
+            self.total = torch.zeros(self.width, self.width, dtype=x.dtype, device=x.device)
+        step = max(256, -(-self.width // 6))
+        for start in range(0, self.width, step):
+            self.total[start : start + step, start:].addmm_(x[:, start : start + step].t(), x[:, start:])
+        self.tokens += len(x)
+
+    def matrix(self) -> Tensor:
+        """The symmetric mean."""
+        upper = torch.triu(self.total) / self.tokens
+        return upper + torch.triu(upper, 1).t()
+
+
+def factor(hessian: Tensor, damping: float = 0.01, name: str = "this layer") -> tuple[Tensor, float, int]:
+    """Upper triangular U with (H + damping)⁻¹ = Uᵀ U.
+
+    Args:
+        hessian: H [in, in], symmetric.
+        damping: share of the mean diagonal added to the diagonal at first.
+        name: the layer, for messages.
+
+    Returns:
+        U in H's dtype, the damping that worked, and the number of dead inputs (always zero; their diagonal is set to 1).
+
+    Raises:
+        UserError: when H is not finite, or not positive definite even with damping 1.
+    """
+    if not bool(torch.isfinite(hessian).all()):
+        raise UserError(f"the calibration inputs of {name} hold NaN or infinity; check the model in float32 first.")
+    work = hessian.double().clone()
+    diagonal = work.diagonal()
+    dead = diagonal <= 0
+    diagonal[dead] = 1.0
+    mean = float(diagonal[~dead].mean()) if bool((~dead).any()) else 1.0
+    used = damping
+    eye = torch.eye(len(work), dtype=work.dtype, device=work.device)
+    while True:
+        reverse = (work + used * mean * eye).flip(0, 1)
+        lower, failed = torch.linalg.cholesky_ex(reverse)
+        if not int(failed):
+            break
+        if used >= 1:
+            raise UserError(
+                f"the Hessian of {name} is not positive definite even with damping {used:g}; "
+                "give more calibration text, or use method 'rtn'."
+            )
+        used = min(1.0, max(used, 1e-3) * 10)
+    upper = torch.linalg.solve_triangular(lower.flip(0, 1), eye, upper=True)
+    return upper.to(hessian.dtype), used, int(dead.sum())
+
+
+def solve(
+    weight: Tensor, upper: Tensor, *, bits: int, group_size: int, symmetric: bool, order: Tensor | None = None
+) -> tuple[IntWeight, Tensor]:
+    """Quantize `weight` [out, in] column by column against U.
+
+    Args:
+        weight: float [out, in].
+        upper: U [in, in], of the reordered H when `order` is given.
+        bits: bits per weight.
+        group_size: weights per scale; divides in.
+        symmetric: no zero point.
+        order: permutation of the inputs for act-order, or None.
+
+    Returns:
+        The record, and the loss Σ e² of every output row [out].
+    """
+    out, width = weight.shape
+    dtype = weight.dtype
+    columns = (weight if order is None else weight[:, order]).t().contiguous()  # [in, out]
+    lower = upper.t().contiguous()
+    inverse = 1.0 / upper.diagonal()
+    errors = torch.zeros_like(columns)
+    codes = torch.empty(width, out, dtype=dtype, device=weight.device)
+    scales, zeros = grid(weight.reshape(out, -1, group_size), bits, symmetric)  # [out, in/g]
+
+    def current(start: int, stop: int) -> Tensor:
+        """Columns start … stop with all earlier errors absorbed."""
+        if not start:
+            return columns[:stop].clone()
+        return torch.addmm(columns[start:stop], lower[start:stop, :start], errors[:start], alpha=-1)
+
+    step_of = zero_of = None
+    for start in range(0, width, group_size):
+        if order is None:
+            group = current(start, start + group_size)
+            scales[:, start // group_size], zeros[:, start // group_size] = grid(group.t(), bits, symmetric)
+            step_of = scales[:, start // group_size].to(dtype)
+            zero_of = zeros[:, start // group_size].to(dtype)
+        for begin in range(start, start + group_size, CHUNK):
+            end = min(begin + CHUNK, start + group_size)
+            chunk = group if order is None and begin == start else current(begin, end)
+            for j in range(begin, end):
+                column = chunk[j - begin]
+                if j > begin:
+                    column = torch.addmv(column, errors[begin:j].t(), lower[j, begin:j], alpha=-1)
+                if order is not None:
+                    index = int(order[j]) // group_size
+                    step_of, zero_of = scales[:, index].to(dtype), zeros[:, index].to(dtype)
+                code = codes[j]
+                code.copy_(round_to_grid(column, step_of, zero_of, bits))
+                torch.sub(code, zero_of, out=errors[j]).mul_(step_of)  # ŵ
+                torch.sub(column, errors[j], out=errors[j]).mul_(inverse[j])
+    loss = errors.square().sum(0)
+    integers = codes.to(torch.uint8).t()
+    if order is not None:
+        integers = integers[:, torch.argsort(order)]
+    return IntWeight(integers.contiguous(), scales, zeros, bits, group_size, symmetric), loss
+
+
+def quantize_gptq(
+    weight: Tensor,
+    hessian: Tensor,
+    *,
+    bits: int = 4,
+    group_size: int | None = 64,
+    symmetric: bool = False,
+    act_order: bool = False,
+    damping: float = 0.01,
+    name: str = "this layer",
+) -> tuple[IntWeight, Tensor, list[str]]:
+    """Quantize one weight matrix (or several on the same inputs, stacked along the outputs).
+
+    Args:
+        weight: float [out, in].
+        hessian: mean of x xᵀ [in, in] over the calibration inputs.
+        bits: bits per weight: 2, 3, 4 or 8.
+        group_size: weights that share a scale along the input; None: one scale per output channel.
+        symmetric: no zero point.
+        act_order: columns with the largest inputs first, with scales fixed beforehand.
+        damping: share of the mean diagonal of H added to it at first.
+        name: the layer, for messages.
+
+    Returns:
+        The record, the relative output error of every row [out, 2] as (Σ e², w H wᵀ), and notes for the report.
+
+    Raises:
+        UserError: for a width or group that does not fit, or an H that cannot be factored.
+    """
+    check_bits(bits)
+    group = resolve_group(weight.shape[1], group_size, name)
+    dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
+    weight, hessian = weight.to(dtype), hessian.to(dtype)
+    notes = []
+    dead = hessian.diagonal() <= 0
+    if bool(dead.any()):
+        weight = weight.masked_fill(dead, 0)
+        notes.append(f"{name}: {int(dead.sum())} of {len(dead)} inputs were always zero; their weights were set to 0.")
+    order = torch.argsort(hessian.diagonal(), descending=True) if act_order else None
+    ordered = hessian if order is None else hessian[order][:, order]
+    upper, used, _ = factor(ordered, damping, name)
+    if used != damping:
+        notes.append(f"{name}: damping raised from {damping:g} to {used:g} to make the Hessian positive definite.")
+    record, loss = solve(weight, upper, bits=bits, group_size=group, symmetric=symmetric, order=order)
+    energy = ((weight @ hessian) * weight).sum(1)
+    return record, torch.stack([loss, energy], 1), notes
