@@ -1,0 +1,142 @@
+"""Re-run a paper's claim over seeds; write its badge when the run is enough for a verdict.
+
+Every finished seed is kept in the user's cache until all are done, so a run that was killed continues with the next
+seed. The kept seeds are thrown away as soon as the page, its blocks, the scale or the machine's versions differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from workbench import machine
+from workbench.errors import UserError, choose
+from workbench.papers import badge
+from workbench.papers.catalogue import load_card, load_page, module_name
+from workbench.paths import home
+from workbench.progress import Progress, part, silent
+
+SCALES = ("smoke", "small", "full")
+
+
+def reproduce(
+    slug: str,
+    scale: str = "small",
+    seeds: int | Sequence[int] = 3,
+    progress: Progress = silent,
+    device: str | None = None,
+    *,
+    badges: Path | None = None,
+    keep: Path | None = None,
+    each: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """Run a page's experiment for several seeds.
+
+    Args:
+        slug: the paper.
+        scale: `smoke` (plumbing only), `small` (gives the verdict) or `full` (the paper's own setting).
+        seeds: how many (0, 1, …) or which.
+        progress: called with done, total, text.
+        device: torch device name; None lets the page choose.
+        badges: folder the badge is written to, by default `assets/findings`.
+        keep: file that holds the finished seeds until all are done, by default one in the user's cache.
+        each: called with every seed's record as soon as it is there.
+
+    Returns:
+        slug, holds, badge, seeds, rows, seconds, machine, versions; also claim, metric, threshold, scale, ran, note,
+        date, command.
+
+    Raises:
+        UserError: unknown slug or scale, fewer than one seed, repeated seeds, a device this machine does not have.
+    """
+    card = load_card(slug)
+    choose("scale", scale, SCALES)
+    wanted = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if not wanted or len(set(wanted)) != len(wanted) or min(wanted) < 0:
+        raise UserError(f"Seeds {seeds!r} cannot be run; give a number of at least 1, or distinct seeds from 0 up.")
+    check_device(device)
+    page = load_page(slug)
+    where = machine.describe()
+    keep = keep or home() / "findings" / f"{slug}-{scale}.json"
+    print_of = fingerprint(card, scale, device)
+    done = kept_seeds(keep, print_of)
+    for index, seed in enumerate(wanted):
+        if str(seed) not in done:
+            start = time.monotonic()
+            inner = part(progress, index / len(wanted), (index + 1) / len(wanted))
+            finding = page.experiment(scale=scale, seed=seed, device=device, progress=inner)
+            done[str(seed)] = {
+                "seed": seed,
+                "margin": float(finding.margin) if math.isfinite(finding.margin) else None,
+                "holds": bool(finding.holds),
+                "seconds": round(time.monotonic() - start, 1),
+                "rows": json.loads(finding.rows.assign(seed=seed).to_json(orient="records", double_precision=10)),
+                "ran": finding.ran,
+                "note": finding.note,
+            }
+            badge.write_json(keep, {"fingerprint": print_of, "seeds": done})
+        if each:
+            each(done[str(seed)])
+    progress(1.0, 1.0, f"{slug}: {len(wanted)} seeds done")
+    records = [done[str(seed)] for seed in wanted]
+    verdict = badge.status([math.nan if r["margin"] is None else r["margin"] for r in records], scale)
+    result = {
+        "slug": slug,
+        "holds": scale != "smoke" and all(record["holds"] for record in records),
+        "badge": verdict if scale == "small" else "not run",
+        **{key: card[key] for key in ("claim", "metric", "threshold")},
+        "scale": scale,
+        "seeds": [{key: record[key] for key in ("seed", "margin", "holds", "seconds")} for record in records],
+        "seconds": round(sum(record["seconds"] for record in records), 1),
+        "machine": where.pop("machine"),
+        "date": where.pop("date"),
+        "versions": where,
+        "command": f"workbench reproduce {slug} --scale {scale} --seeds {len(wanted)}",
+        "ran": records[-1]["ran"],
+        "note": records[-1]["note"],
+        "rows": [row for record in records for row in record["rows"]],
+    }
+    if scale == "small" and verdict != "not run":
+        badge.write_json(badge.path_of(slug, badges), result)
+    keep.unlink(missing_ok=True)
+    return result
+
+
+def check_device(device: str | None) -> None:
+    """Refuse a device that this machine does not have, before anything is loaded."""
+    if device is None or device == "cpu":
+        return
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"Device {device!r} is not available here ({error}); leave it out or write cpu.") from error
+
+
+def fingerprint(card: dict[str, Any], scale: str, device: str | None) -> str:
+    """16 hex digits of what a kept seed depends on: page, all sources beside its blocks, scale, device, versions."""
+    digest = hashlib.sha256(json.dumps([scale, device, machine.versions("torch", "transformers", "peft")]).encode())
+    sources = {Path(__file__).parent / f"{module_name(card['slug'])}.py"}
+    for block in card["blocks"]:
+        spec = importlib.util.find_spec(block)
+        if spec is None or spec.origin is None:
+            raise UserError(f"CARD of {card['slug']} names the block {block}, which does not exist; correct `blocks`.")
+        sources.update(Path(spec.origin).parent.glob("*.py"))
+    for path in sorted(sources):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def kept_seeds(path: Path, print_of: str) -> dict[str, Any]:
+    """Seeds an interrupted run left behind, or nothing when they belong to other sources."""
+    if not path.is_file():
+        return {}
+    record = json.loads(path.read_text(encoding="utf-8"))
+    return record["seeds"] if record.get("fingerprint") == print_of else {}
