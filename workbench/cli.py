@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "compare": ("Work", "workbench.commands.jobs:compare", "Compare models on held-out text, with intervals."),
     "chat": ("Work", "workbench.commands.jobs:chat", "Talk to a model, a tuned run or a compressed folder."),
     "fit": ("Explore", "workbench.commands.fit:fit", "Fit a scaling law to a CSV of training runs, with intervals."),
+    "sweep": ("Explore", "workbench.commands.fit:sweep", "Train many tiny models to fit laws on; resumable."),
     "papers": ("Papers", "workbench.commands.papers:papers", "The catalogue of papers with their badges."),
     "reproduce": ("Papers", "workbench.commands.papers:reproduce", "Re-run a paper's claim; exit 0 when it holds."),
     "runs": ("Runs", "workbench.commands.runs:runs", "List, show, stop, resume and delete runs."),

@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench import machine
 from workbench.progress import Progress, part, silent
 
 if TYPE_CHECKING:
@@ -263,6 +264,7 @@ def _finish(context: RunContext, cells: dict[str, dict], training: dict[str, Any
         "training": {key: value for key, value in training.items() if key != "curve"},
         "seconds": seconds,
         "config": dict(context.config),
+        "machine": machine.describe(),
     }
     result["report"] = str(write(context.directory / "report.html", result, training["curve"], cells))
     return result

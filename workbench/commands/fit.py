@@ -1,4 +1,4 @@
-"""`workbench fit`: a scaling law from a CSV of training runs."""
+"""`workbench fit`: a scaling law from a CSV of training runs; `workbench sweep`: our own runs to fit."""
 
 from __future__ import annotations
 
@@ -93,3 +93,32 @@ def fit(data, law, columns, objective, delta, samples, seed, predict, report, as
         click.echo(f"caution: {warning}")
     if report:
         click.echo(f"report: {report}")
+
+
+@click.command()
+@click.option(
+    "--out",
+    default="sweep.csv",
+    show_default=True,
+    metavar="FILE.csv",
+    help="Table to add to; runs it holds are skipped.",
+)
+@click.option(
+    "--jobs", default=None, type=click.IntRange(1), help="Runs side by side, one thread each (default: one a core)."
+)
+@click.option("--limit", default=None, type=click.IntRange(1), help="Only the cheapest so many of the missing runs.")
+def sweep(out: str, jobs: int | None, limit: int | None) -> None:
+    """Train many tiny decoders (sizes x tokens x rates x batches) on public-domain text, one row per run.
+
+    Stop it and start it again at will. Then: workbench fit sweep.csv --column N=n --column D=d
+    """
+    from pathlib import Path
+
+    from workbench.progress import ProgressLine
+    from workbench.scaling.sweep import default_jobs, done, missing
+    from workbench.scaling.sweep import sweep as run
+
+    path = Path(out)
+    todo = missing(default_jobs(), done(path))[:limit]
+    count = run(path, todo, processes=jobs, progress=ProgressLine())
+    click.echo(f"{count} runs added to {path}; {len(default_jobs()) - len(done(path))} are missing still.")
