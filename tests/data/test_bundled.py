@@ -41,7 +41,15 @@ def test_known_documents_are_where_they_belong():
 def test_text_is_clean():
     for name in ("sotu", "moby-dick", "kjv"):
         for row in documents(name):
-            assert row["text"] == clean(row["text"]) and len(row["text"]) > 100
+            text = row["text"]
+            assert len(text) > 100 and text == text.strip()
+            assert not any(bad in text for bad in ("  ", " \n", "\n ", "\n\n\n", "\t", "\r", "\x02", "\ufffd")), row[
+                "id"
+            ]
+
+
+def test_cleaning_changes_white_space_only():
+    assert clean(" a\x02b  c \t d\r\n\r\n\n\n  e ") == "a b c d\n\ne"
 
 
 def test_century_follows_the_year_and_party_is_one_of_two(century):

@@ -50,18 +50,22 @@ def read_hub(name: str) -> Raw:
 
 def _reachable(identifier: str) -> None:
     """Ask the hub once: without a network `datasets` would retry for 25 seconds before saying so."""
-    import httpx
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    # HTTPError is that of the hub client's own HTTP library, which changes between its versions
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
     try:
         HfApi().dataset_info(identifier, timeout=10)
     except HfHubHTTPError as error:
+        status = error.response.status_code
+        if status not in (401, 403, 404):
+            raise UserError(f"The hub answers {status} for {identifier!r}; try again later.") from error
         raise UserError(
-            f"The hub has no data set {identifier!r} that you may read ({error.response.status_code}); check the name, "
+            f"The hub has no data set {identifier!r} that you may read ({status}); check the name, "
             "and log in with `hf auth login` when it is private or gated."
         ) from error
-    except (OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
+    except (OfflineModeIsEnabled, HTTPError, OSError) as error:
         raise UserError(
             f"{identifier!r} is neither a file or folder here nor a bundled name, and the hub cannot be asked because "
             "this machine is offline; connect, or give a local file (.txt, .csv, .jsonl, .parquet)."
