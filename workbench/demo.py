@@ -158,7 +158,7 @@ def cell(
         "prefill_tps": fast.prefill_tps,
         "decode_tps": fast.decode_tps,
         "seconds": made["seconds"],
-        "peak_bytes": max(peak.bytes, made["peak_bytes"]),
+        "peak_bytes": max(peak.peak_bytes, made["peak_bytes"]),
         "fingerprint": fingerprint(model),
     }
     record = {
@@ -240,6 +240,7 @@ def _compress(context: RunContext, name: str, parts: dict, progress: Progress) -
         model, method=method, bits=int(bits or 4), group_size=GROUP, calibration=windows,
         progress=_named(progress, name, 0, 1),
     )  # fmt: skip
+    _halve(model)
     _keep(folder, lambda target: (model.save_pretrained(target), tokenizer.save_pretrained(target)))
     made = {"seconds": report.seconds, "peak_bytes": report.peak_bytes, "layers": report.layers}
     _write(record, json.dumps(made, default=float))
@@ -248,7 +249,6 @@ def _compress(context: RunContext, name: str, parts: dict, progress: Progress) -
 
 def _finish(context: RunContext, cells: dict[str, dict], training: dict[str, Any]) -> dict[str, Any]:
     from workbench.demo_report import write
-    from workbench.evaluation.compare import judge
 
     rows = judge({name: cells[name] for name in ORDER})
     seconds = training["measured"]["seconds"] + sum(
@@ -270,6 +270,24 @@ def _finish(context: RunContext, cells: dict[str, dict], training: dict[str, Any
     return result
 
 
+def judge(cells: dict[str, dict]) -> list[dict[str, Any]]:
+    """The rows, each with `perplexity_tied` and `accuracy_tied`: what a paired test cannot tell from the best."""
+    from workbench.evaluation import tied_with_best
+
+    records = list(cells.values())
+    documents = [item["group"] for item in records[0]["items"]]
+    tied = {
+        "perplexity": tied_with_best(
+            [[d["nll"] for d in r["documents"]] for r in records], higher_is_better=False
+        ).tied,
+        "accuracy": tied_with_best([[float(i["correct"]) for i in r["items"]] for r in records], groups=documents).tied,
+    }
+    return [
+        {**record["row"], **{f"{key}_tied": bool(mask[i]) for key, mask in tied.items()}}
+        for i, record in enumerate(records)
+    ]
+
+
 def summary(result: dict[str, Any]) -> str:
     """The table and the two lines that a reader of the terminal needs."""
     import shutil
@@ -278,8 +296,9 @@ def summary(result: dict[str, Any]) -> str:
     from workbench.progress import span
 
     wide = min(160, max(60, shutil.get_terminal_size((100, 24)).columns))
+    shown = [{k: v for k, v in row.items() if k not in ("tokens", "fingerprint")} for row in result["rows"]]
     return (
-        f"{render(result['rows'], wide)}\n\n≈ tied with the best by a paired test over the same documents or questions.\n"
+        f"{render(shown, wide)}\n\n≈ tied with the best by a paired test over the same documents or questions.\n"
         f"Total {span(result['seconds'])}. Report: {result['report']}"
     )
 
@@ -287,6 +306,15 @@ def summary(result: dict[str, Any]) -> str:
 def _say(context: RunContext, record: dict) -> None:
     row = record["row"]
     context.log(f"{row['name']}: perplexity {row['perplexity']:.2f}, accuracy {row['accuracy']:.2f}")
+
+
+def _halve(model: Any) -> None:
+    """Store what is not packed (embeddings, norms; all of the tuned model) in 16 bits, as the base model is stored."""
+    import torch
+
+    for parameter in model.parameters():
+        if parameter.dtype == torch.float32:
+            parameter.data = parameter.data.to(torch.bfloat16)
 
 
 def _keep(folder: Path, save: Any) -> None:
