@@ -30,7 +30,9 @@ def seconds(script: str) -> float:
 
 
 def test_import_loads_neither_torch_nor_gradio():
-    script = "import workbench, sys; assert not {'torch', 'gradio', 'transformers', 'numpy', 'pandas'} & set(sys.modules)"
+    script = (
+        "import workbench, sys; assert not {'torch', 'gradio', 'transformers', 'numpy', 'pandas'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
@@ -113,7 +115,9 @@ def test_fit_command(tmp_path):
     from workbench.paths import assets
 
     data = assets() / "scaling" / "chinchilla.csv"
-    found = json.loads(run("fit", str(data), "--samples", "50", "--json", "--predict", "N=7e9", "--predict", "D=1.4e12").stdout)
+    found = json.loads(
+        run("fit", str(data), "--samples", "50", "--json", "--predict", "N=7e9", "--predict", "D=1.4e12").stdout
+    )
     assert set(found["parameters"]) == {"E", "A", "B", "alpha", "beta"}
     assert found["parameters"]["alpha"]["low"] < 0.34263 < found["parameters"]["alpha"]["high"]
     report = tmp_path / "fit.html"
@@ -123,10 +127,24 @@ def test_fit_command(tmp_path):
 
 def test_finetune_quantize_compare_chat_on_the_tiny_model(tmp_path):
     env = {"WORKBENCH_RUNS": str(tmp_path / "runs")}
-    words = ("--model", "tiny-lm", "--data", "moby-dick", "--steps", "4", "--batch-size", "2", "--window", "64", "--json")
+    words = (
+        "--model",
+        "tiny-lm",
+        "--data",
+        "moby-dick",
+        "--steps",
+        "4",
+        "--batch-size",
+        "2",
+        "--window",
+        "64",
+        "--json",
+    )
     tuned = json.loads(run("finetune", *words, **env).stdout)
     assert Path(tuned["path"]).is_dir() and tuned["forecast"] and tuned["measured"]
-    packed = json.loads(run("quantize", "tiny-lm", "--method", "rtn", "--bits", "4", "--group-size", "32", "--json", **env).stdout)
+    packed = json.loads(
+        run("quantize", "tiny-lm", "--method", "rtn", "--bits", "4", "--group-size", "32", "--json", **env).stdout
+    )
     assert packed["bits_per_weight"] == pytest.approx(5, abs=0.1)
     settings = ("--tokens", "400", "--items", "4", "--window", "64", "--json")
     compared = json.loads(run("compare", "tiny-lm", tuned["path"], packed["path"], *settings, **env).stdout)
@@ -142,7 +160,19 @@ def test_finetune_quantize_compare_chat_on_the_tiny_model(tmp_path):
 
 def test_dry_run_forecasts_without_leaving_a_run(tmp_path):
     env = {"WORKBENCH_RUNS": str(tmp_path / "runs")}
-    words = ("--model", "tiny-lm", "--data", "moby-dick", "--steps", "50", "--batch-size", "2", "--window", "64", "--dry-run")
+    words = (
+        "--model",
+        "tiny-lm",
+        "--data",
+        "moby-dick",
+        "--steps",
+        "50",
+        "--batch-size",
+        "2",
+        "--window",
+        "64",
+        "--dry-run",
+    )
     found = json.loads(run("finetune", *words, "--json", **env).stdout)
     assert found["seconds"] > 0 and found["peak_bytes"] > 0 and 0 < found["trainable"] < found["total"]
     assert not list((tmp_path / "runs").glob("*"))

@@ -42,6 +42,7 @@ TRAINING = {
     "eval_every": 20,
 }
 TOKENS, ITEMS, SAMPLES, NEW_TOKENS = 4096, 32, 3, 24
+NOTHING = {"seconds": 0.0, "peak_bytes": 0, "layers": []}  # what making a model cost that was not compressed
 CALIBRATION = {"samples": 24, "window": 256}
 
 
@@ -85,7 +86,7 @@ def run(context: RunContext) -> dict[str, Any]:
     config, folder = context.config, context.directory
     (folder / "cells").mkdir(exist_ok=True)
     parts = split(load(config["data"]), seed=config["seed"])
-    cells = {"base": cell(context, "base", config["model"], parts, part(context.progress, 0, SHARES["base"]))}
+    cells = {"base": cell(context, "base", str(_base(context)), parts, part(context.progress, 0, SHARES["base"]))}
     _say(context, cells["base"])
     start = SHARES["base"] + SHARES["finetune"]
     training = _tune(context, part(context.progress, SHARES["base"], start))
@@ -103,74 +104,41 @@ def run(context: RunContext) -> dict[str, Any]:
 
 
 def cell(
-    context: RunContext, name: str, model_name: str, parts: dict, progress: Progress, made: dict | None = None
+    context: RunContext, name: str, folder: str, parts: dict, progress: Progress, made: dict | None = None
 ) -> dict[str, Any]:
     """Measure one model, or read what was measured before the interruption."""
     path = context.directory / "cells" / f"{name}.json"
     if path.is_file():
         return json.loads(path.read_text())
-    from workbench.evaluation import (
-        PeakMemory,
-        continue_text,
-        disk_bytes,
-        multiple_choice,
-        passage_choice,
-        perplexity,
-        speed,
-        weight_bytes,
-    )
-    from workbench.models import fingerprint, load_model, load_tokenizer, resolve
+    begun = time.monotonic()
+    from workbench.evaluation import continue_text, disk_bytes, passage_choice
+    from workbench.evaluation.compare import Settings, measure
+    from workbench.models import fingerprint, load_model, load_tokenizer
 
     seed = context.config["seed"]
-    begun = time.monotonic()
     progress(0, 1, f"{name}: loading")
-    model, tokenizer = load_model(model_name), load_tokenizer(model_name)
-    with PeakMemory() as peak:
-        text = perplexity(
-            model,
-            tokenizer,
-            parts["test"],
-            window=WINDOW,
-            max_tokens=TOKENS,
-            progress=_named(progress, name, 0.0, 0.45),
-        )
-        items = passage_choice(parts["test"], tokenizer, items=ITEMS, seed=seed)
-        choice = multiple_choice(model, tokenizer, items, progress=_named(progress, name, 0.45, 0.75))
-        progress(0.75, 1, f"{name}: speed")
-        fast = speed(model, tokenizer, prompt_tokens=64, new_tokens=16, repeats=3)
-        progress(0.9, 1, f"{name}: samples")
-        samples = [continue_text(model, tokenizer, prompt, NEW_TOKENS, seed=seed) for prompt in prompts(parts["test"])]
-    made = made or {"seconds": 0.0, "peak_bytes": 0}
-    folder = resolve(model_name).path
-    row = {
-        "name": name,
-        "perplexity": text.value,
-        "perplexity_low": text.low,
-        "perplexity_high": text.high,
-        "perplexity_n": len(text.documents),
-        "tokens": text.tokens,
-        "accuracy": choice.value,
-        "accuracy_low": choice.low,
-        "accuracy_high": choice.high,
-        "accuracy_n": len(choice.items),
+    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    items = passage_choice(parts["test"], tokenizer, items=ITEMS, seed=seed)
+    settings = Settings(window=WINDOW, tokens=TOKENS, items=ITEMS, seed=seed, prompt_tokens=64)
+    record = measure(name, model, tokenizer, parts["test"], items, settings, part(progress, 0, 0.9))
+    progress(0.9, 1, f"{name}: samples")
+    beginnings = prompts(parts["test"])
+    samples = [continue_text(model, tokenizer, text, NEW_TOKENS, seed=seed) for text in beginnings]
+    made = made or NOTHING
+    record["row"] |= {
         "disk_bytes": disk_bytes(folder),
-        "ram_bytes": weight_bytes(model),
-        "prefill_tps": fast.prefill_tps,
-        "decode_tps": fast.decode_tps,
         "seconds": made["seconds"],
-        "peak_bytes": max(peak.peak_bytes, made["peak_bytes"]),
+        "peak_bytes": max(record["memory"]["peak_bytes"], made["peak_bytes"]),
         "fingerprint": fingerprint(model),
     }
-    record = {
-        "row": row,
-        "documents": text.documents.to_dict("records"),
-        "items": choice.items.to_dict("records"),
-        "measuring_seconds": time.monotonic() - begun,
+    record |= {
         "samples": samples,
-        "prompts": prompts(parts["test"]),
-        "layers": made.get("layers", []),
+        "prompts": beginnings,
+        "layers": made["layers"],
+        "measuring_seconds": time.monotonic() - begun,
     }
     _write(path, json.dumps(record, default=float))
+    row = record["row"]
     context.log_metrics(name=name, **{key: row[key] for key in ("perplexity", "accuracy", "disk_bytes")})
     progress(1, 1, f"{name}: perplexity {row['perplexity']:.1f}, accuracy {row['accuracy']:.2f}")
     del model
@@ -192,6 +160,18 @@ def _named(progress: Progress, name: str, start: float, stop: float) -> Progress
     return lambda done, total, text: inner(done, total, f"{name}: {text}")
 
 
+def _base(context: RunContext) -> Path:
+    """The untouched model stored like all others, 16 bits a weight, as `models/base`."""
+    from workbench.models import load_model, load_tokenizer
+
+    folder, name = context.directory / "models" / "base", context.config["model"]
+    if not folder.is_dir():
+        model = load_model(name)
+        _halve(model)
+        _keep(folder, lambda target: (model.save_pretrained(target), load_tokenizer(name).save_pretrained(target)))
+    return folder
+
+
 def _tune(context: RunContext, progress: Progress) -> dict[str, Any]:
     """Fine-tune (resumes by itself) and keep the merged model as `models/tuned`."""
     from workbench.models import load_tokenizer
@@ -208,10 +188,9 @@ def _tune(context: RunContext, progress: Progress) -> dict[str, Any]:
     tuned = context.directory / "models" / "tuned"
     if not result.stopped and not tuned.is_dir():
         model, _ = load_tuned(result.path, merged=True)
-        _keep(
-            tuned,
-            lambda folder: (model.save_pretrained(folder), load_tokenizer(config["model"]).save_pretrained(folder)),
-        )
+        tokenizer = load_tokenizer(config["model"])
+        _halve(model)
+        _keep(tuned, lambda folder: (model.save_pretrained(folder), tokenizer.save_pretrained(folder)))
     return {
         "method": settings.method, "forecast": result.forecast, "measured": result.measured, "metrics": result.metrics,
         "curve": result.curve, "stopped": result.stopped,
@@ -223,7 +202,7 @@ def _compress(context: RunContext, name: str, parts: dict, progress: Progress) -
     folder = context.directory / "models" / name
     record = context.directory / "models" / f"{name}.json"
     if name == "tuned":
-        return {"seconds": 0.0, "peak_bytes": 0}
+        return dict(NOTHING)
     if folder.is_dir() and record.is_file():
         return json.loads(record.read_text())
     from workbench.compress import quantize_model
@@ -249,6 +228,7 @@ def _compress(context: RunContext, name: str, parts: dict, progress: Progress) -
 
 def _finish(context: RunContext, cells: dict[str, dict], training: dict[str, Any]) -> dict[str, Any]:
     from workbench.demo_report import write
+    from workbench.evaluation.judging import judge
 
     rows = judge({name: cells[name] for name in ORDER})
     seconds = training["measured"]["seconds"] + sum(
@@ -264,28 +244,11 @@ def _finish(context: RunContext, cells: dict[str, dict], training: dict[str, Any
         "training": {key: value for key, value in training.items() if key != "curve"},
         "seconds": seconds,
         "config": dict(context.config),
+        "tokens": cells["base"]["tokens"],
         "machine": machine.describe(),
     }
     result["report"] = str(write(context.directory / "report.html", result, training["curve"], cells))
     return result
-
-
-def judge(cells: dict[str, dict]) -> list[dict[str, Any]]:
-    """The rows, each with `perplexity_tied` and `accuracy_tied`: what a paired test cannot tell from the best."""
-    from workbench.evaluation import tied_with_best
-
-    records = list(cells.values())
-    documents = [item["group"] for item in records[0]["items"]]
-    tied = {
-        "perplexity": tied_with_best(
-            [[d["nll"] for d in r["documents"]] for r in records], higher_is_better=False
-        ).tied,
-        "accuracy": tied_with_best([[float(i["correct"]) for i in r["items"]] for r in records], groups=documents).tied,
-    }
-    return [
-        {**record["row"], **{f"{key}_tied": bool(mask[i]) for key, mask in tied.items()}}
-        for i, record in enumerate(records)
-    ]
 
 
 def summary(result: dict[str, Any]) -> str:
@@ -296,7 +259,7 @@ def summary(result: dict[str, Any]) -> str:
     from workbench.progress import span
 
     wide = min(160, max(60, shutil.get_terminal_size((100, 24)).columns))
-    shown = [{k: v for k, v in row.items() if k not in ("tokens", "fingerprint")} for row in result["rows"]]
+    shown = [{k: v for k, v in row.items() if k not in ("bits_per_byte", "fingerprint")} for row in result["rows"]]
     return (
         f"{render(shown, wide)}\n\n≈ tied with the best by a paired test over the same documents or questions.\n"
         f"Total {span(result['seconds'])}. Report: {result['report']}"
@@ -309,7 +272,7 @@ def _say(context: RunContext, record: dict) -> None:
 
 
 def _halve(model: Any) -> None:
-    """Store what is not packed (embeddings, norms; all of the tuned model) in 16 bits, as the base model is stored."""
+    """Store what is not packed (embeddings, norms; all of the base and tuned models) in 16 bits."""
     import torch
 
     for parameter in model.parameters():

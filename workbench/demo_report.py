@@ -51,10 +51,10 @@ def write(path: Path, result: dict[str, Any], curve: list[dict], cells: dict[str
     sections = [
         Section(
             "What was gained and what it cost",
-            f"Perplexity: {int(base.tokens)} held-out tokens of {config['data']}, windows of 128 tokens inside one document, "
+            f"Perplexity: {cells['base']['tokens']} held-out tokens of {config['data']}, windows of 128 inside one document, "
             f"interval over {int(base.perplexity_n)} documents. Accuracy: which of four passages continues the text, "
             f"{int(base.accuracy_n)} questions, chance 0.25. Reading is prefill, writing is decoding, at batch 1.",
-            table=rows.drop(columns=["fingerprint", "tokens"]), data=rows,
+            table=rows.drop(columns=["fingerprint", "bits_per_byte"]), data=rows,
             note=ORIGIN if config["model"] == "smollm2-135m" else "",
         ),
         Section("Quality against size", data=rows,

@@ -31,7 +31,7 @@ def table(result: dict[str, Any]) -> str:
         lines.append(f"| {row['name']} | {tied[0]}{cells[0]} | {tied[1]}{cells[1]} | {cells[2]} | {cells[3]} |")
     here, first = result["machine"], result["rows"][0]
     lines.append(
-        f"\n≈ tied with the best by a paired test. {int(first['tokens'])} held-out tokens, {int(first['accuracy_n'])} "
+        f"\n≈ tied with the best by a paired test. {result['tokens']} held-out tokens, {int(first['accuracy_n'])} "
         f"questions, seed {result['config']['seed']}, {span(result['seconds'])} on {here['machine']}; torch {here['torch']}, "
         f"transformers {here['transformers']}, {here['date']}."
     )

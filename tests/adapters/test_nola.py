@@ -184,10 +184,14 @@ def test_file_holds_2k_numbers_per_layer_and_reloads_bit_equal(tmp_path):
     assert torch.equal(again(x), model.eval()(x))
 
 
-def test_coefficients_stay_float32_on_a_half_precision_base(tmp_path):
+def test_coefficients_stay_float32_on_a_half_precision_base():
     model, x = tuned(dtype=torch.bfloat16)
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
     assert model(x).dtype == torch.bfloat16
+    uncast = get_peft_model(
+        Tower(torch.bfloat16), NolaConfig(r=4, num_basis=12, target_modules=["wide"]), autocast_adapter_dtype=False
+    )
+    assert layer(uncast).nola_alpha["default"].dtype == torch.float32
     with torch.autocast("cpu", torch.bfloat16):
         a, _ = layer(model).factors("default")
     assert a.dtype == torch.float32
@@ -210,12 +214,19 @@ def test_mean_start_is_the_average_of_kaiming_bases():
     [
         ({"r": 0}, "r=0"), ({"r": 2.5}, "r=2.5"), ({"num_basis": 0}, "num_basis=0"), ({"alpha": 0.0}, "alpha"),
         ({"basis": "unifrom"}, "did you mean uniform"), ({"materialize": "sometimes"}, "materialize"),
-        ({"init": "zeros"}, "did you mean zero"), ({"generator": "cuda-1"}, "generator 'cuda-1'"),
+        ({"init": "zeros"}, "did you mean zero"), ({"bias": "lora_only"}, "nola_only"),
+        ({"generator": "cuda-1"}, "generator 'cuda-1'"),
     ],
 )  # fmt: skip
 def test_bad_settings_are_refused_with_the_fix(settings, says):
     with pytest.raises(UserError, match=says):
         NolaConfig(**settings)
+
+
+def test_biases_of_adapted_layers_can_be_trained_too():
+    model, _ = tuned(bias="nola_only", target_modules=["wide"])
+    free = {name for name, p in model.named_parameters() if p.requires_grad and "nola" not in name}
+    assert free == {"base_model.model.wide.base_layer.bias"}
 
 
 def test_more_coefficients_than_entries_is_refused():

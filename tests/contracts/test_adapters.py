@@ -415,6 +415,30 @@ def test_config_survives_its_file(method, tmp_path):
     assert json.loads((tmp_path / "adapter_config.json").read_text())["peft_type"] == method.upper()
 
 
+@pytest.mark.parametrize("method", [method["name"] for method in adapters.methods()])
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_a_quantized_base_can_be_adapted_saved_and_loaded_but_not_merged_into(method, kind, tmp_path):
+    from workbench.compress import quantize_model
+
+    def quantized():
+        model = base_model(kind)
+        quantize_model(model, method="rtn", bits=4, group_size=16)
+        return model
+
+    batch = inputs(kind)
+    base = output(quantized(), batch)
+    model = train(get_peft_model(quantized(), config(method, kind)), batch)
+    apart = output(model, batch)
+    assert not torch.allclose(apart, base, atol=1e-3)
+    with model.disable_adapter():
+        assert torch.equal(output(model, batch), base)
+    with pytest.raises(ValueError, match="cannot be merged into IntLinear weights"):
+        model.merge_adapter()
+    assert torch.equal(output(model, batch), apart)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(output(PeftModel.from_pretrained(quantized(), tmp_path), batch), apart)
+
+
 FRESH = """
 import json, sys, torch
 from safetensors.torch import load_file
@@ -450,7 +474,7 @@ def test_a_fresh_process_loads_every_adapter_to_the_same_output(tmp_path):
 
 def test_every_method_file_says_what_the_room_needs():
     for method in adapters.methods():
-        assert set(method) >= {"name", "prefix", "config", "model", "layer", "paper", "family", "tiny", "module"}
+        assert set(method) >= {"name", "prefix", "config", "model", "layer", "paper", "family", "tiny", "help", "module"}
         fields = PEFT_TYPE_TO_CONFIG_MAPPING[method["name"].upper()].__dataclass_fields__
         inherited = PeftConfig.__dataclass_fields__
         silent = [name for name, f in fields.items() if name not in inherited and not f.metadata.get("help")]

@@ -6,7 +6,10 @@ import shutil
 
 import pytest
 
-TEXT = ["In the beginning God created the heaven and the earth.", "Call me Ishmael. Some years ago, never mind how long."]
+TEXT = [
+    "In the beginning God created the heaven and the earth.",
+    "Call me Ishmael. Some years ago, never mind how long.",
+]
 
 
 @pytest.fixture(scope="session")

@@ -38,9 +38,7 @@ def test_dtype_is_what_was_asked_for(originals, copy):
 
 def test_an_encoder_and_a_new_classification_head_load(originals):
     encoder = load_model(originals["bert"][1], task="encoder")
-    assert torch.equal(
-        encoder(input_ids=IDS).last_hidden_state, originals["bert"][0](input_ids=IDS).last_hidden_state
-    )
+    assert torch.equal(encoder(input_ids=IDS).last_hidden_state, originals["bert"][0](input_ids=IDS).last_hidden_state)
     head = load_model(originals["bert"][1], task="sequence-classification", num_labels=5)
     assert head(input_ids=IDS).logits.shape == (1, 5)
     body = head.bert.encoder.layer[0].output.dense.weight
@@ -50,7 +48,9 @@ def test_an_encoder_and_a_new_classification_head_load(originals):
 def test_a_language_model_can_carry_a_classification_head(originals):
     head = load_model(originals["llama"][1], task="sequence-classification", num_labels=3)
     assert head.config.num_labels == 3
-    assert torch.equal(head.model.layers[0].mlp.up_proj.weight, originals["llama"][0].model.layers[0].mlp.up_proj.weight)
+    assert torch.equal(
+        head.model.layers[0].mlp.up_proj.weight, originals["llama"][0].model.layers[0].mlp.up_proj.weight
+    )
 
 
 def test_an_encoder_is_not_taken_for_a_language_model(originals):

@@ -62,7 +62,7 @@ def test_pickle_checkpoints_stay_closed(copy, name):
     (folder / name).write_bytes(b"cos\nsystem\n(S'touch /tmp/opened'\ntR.")
     with pytest.raises(UserError, match=rf"only as pickle files \({name}\).*safetensors"):
         load_model(folder)
-    with pytest.raises(UserError, match="pickle.*safetensors"):
+    with pytest.raises(UserError, match=r"pickle.*safetensors"):
         load_model(folder / name)
 
 
@@ -123,7 +123,7 @@ def test_code_that_comes_with_a_model_is_never_run(copy, tmp_path):
 
 
 def test_an_unknown_architecture(copy):
-    with pytest.raises(UserError, match="architecture 'llama99' .* is unknown"):
+    with pytest.raises(UserError, match=r"architecture 'llama99' .* is unknown"):
         resolve(edit(copy(), model_type="llama99"))
     with pytest.raises(UserError, match="no model_type"):
         resolve(edit(copy("gpt2"), model_type=None))
@@ -137,7 +137,7 @@ def test_unknown_packing_is_refused_before_loading(copy, method):
 
 
 def test_packing_that_is_not_an_object(copy):
-    with pytest.raises(UserError, match="quantization_config of .* is a str"):
+    with pytest.raises(UserError, match=r"quantization_config of .* is a str"):
         resolve(edit(copy(), quantization_config="int4"))
 
 

@@ -1,7 +1,9 @@
 """The store without workers: ids, settings, queue order, damaged folders, folders that cannot be written to."""
 
+import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -170,6 +172,24 @@ def test_a_run_in_the_foreground_waits_its_turn_and_says_for_whom(store, waiting
     assert not hasattr(store.list()[0], "__dict__") and store.list()[0].status == "done"
 
 
+def test_the_foreground_starts_the_worker_ahead_of_it_and_lets_it_finish(store, waiting, until):
+    first, others = waiting
+    for run in others[1:]:
+        store.delete(run.id)
+    ahead, said = others[0], []
+    thread = threading.Thread(
+        target=lambda: store.run_here("selftest", {"steps": 2}, progress=lambda *report: said.append(report[2]))
+    )
+    thread.start()
+    until(lambda: said)
+    assert said[0] == f"waits for {first.id} and 1 more"
+    store._queue.finish(first, "done")  # only the waiting thread looks from here on
+    thread.join(30)
+    mine = next(run for run in store.list() if run not in (first, ahead))
+    ended, begun = ahead.record()["history"][-1], mine.record()["history"][1]
+    assert ended["status"] == "done" and begun["status"] == "running" and ended["time"] <= begun["time"]
+
+
 def test_a_run_in_the_foreground_can_be_stopped_or_deleted_while_it_waits(store, waiting):
     for act, error, words in [(store.stop, RunStopped, "Stopped; "), (store.delete, UserError, "has been deleted")]:
 
@@ -208,6 +228,32 @@ def test_a_job_that_raises_is_failed_with_its_sentence_and_trace(store, monkeypa
     monkeypatch.undo()
     assert store.resume_here(run.id)["step"] == 300
     assert run.status == "done" and run.attempt == 2 and run.error is None and run.environment()["attempt"] == 2
+
+
+def test_a_signal_stops_a_job_even_when_the_request_cannot_be_written(store, monkeypatch):
+    from workbench.runs import execute, jobs
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "full")
+
+    def job(context):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {"told": context.should_stop()}
+
+    monkeypatch.setattr(execute, "request_stop", full)
+    monkeypatch.setattr(jobs, "load", lambda name: job)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(RunStopped) as caught:
+        store.run_here("selftest", {})
+    assert caught.value.result == {"told": True} and caught.value.run.status == "stopped"
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_worker_started_by_hand_does_not_jump_the_queue(store, waiting):
+    first, (a, *_) = waiting
+    with pytest.raises(UserError, match=f"{first.id} works; {a.id} waits and starts by itself"):
+        store._queue.claim(a.id)
+    assert a.status == "queued" and a.attempt == 0
 
 
 def test_a_dead_owner_reads_as_interrupted_and_is_written_down_at_the_next_look(store):

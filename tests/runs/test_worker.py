@@ -37,7 +37,7 @@ def python(code, *arguments, **options):
 
 
 def test_killed_then_resumed_ends_with_the_same_weights_to_the_last_bit(store, until, steps_done):
-    config = {"steps": 2500, "log_every": 7, "save_every": 40, "seed": 5}
+    config = {"steps": 1500, "log_every": 7, "save_every": 40, "seed": 5}
     run = store.submit("selftest", config)
     worker = process_of(run)
     assert os.getsid(worker) == worker != os.getsid(0)
@@ -240,7 +240,7 @@ def test_a_size_limit_in_the_middle_of_a_job_is_one_sentence(store):
         from workbench.runs import Store
         resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, 70_000))
         try:
-            Store(sys.argv[1]).run_here("selftest", {"steps": 3000, "log_every": 1})
+            Store(sys.argv[1]).run_here("selftest", {"steps": 1500, "log_every": 1})
         except JobError as error:
             print(error)
     """
@@ -248,7 +248,7 @@ def test_a_size_limit_in_the_middle_of_a_job_is_one_sentence(store):
     run = store.list()[0]
     assert said.startswith(f"The disk that holds {store.root} is full (or a size limit is reached); free some space")
     assert said.count("\n") == 1 and run.status == "failed" and run.error == said.strip()
-    assert store.resume_here(run.id)["step"] == 3000 and [row["step"] for row in run.metrics()] == list(range(1, 3001))
+    assert store.resume_here(run.id)["step"] == 1500 and [row["step"] for row in run.metrics()] == list(range(1, 1501))
 
 
 @pytest.fixture
@@ -264,13 +264,25 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", place], check=True)
 
 
+def test_the_last_status_fits_on_a_disk_without_a_byte_left(small_disk):
+    store = Store(small_disk / "runs")
+    run = store.submit("selftest", {}, start=False)
+    store._queue.begin(run)
+    with open(small_disk / "filler", "wb", buffering=0) as filler, pytest.raises(OSError, match="No space left"):
+        filler.writelines(b"x" * 4096 for _ in range(100))
+    store._queue.finish(run, "failed", error="full")
+    assert run.stored()["status"] == "failed" and run.error == "full"
+    with pytest.raises(UserError, match=r"The disk that holds .* is full; free some space"):
+        store.submit("selftest", {})
+    assert store.list() == [run]
+
+
 def test_a_full_disk_is_recorded_in_the_space_kept_for_it(small_disk):
     store = Store(small_disk / "runs")
-    run = store.submit("selftest", {"steps": 4000, "log_every": 1})
+    run = store.submit("selftest", {"steps": 2500, "log_every": 1})
     assert store.wait(run.id, 30).status == "failed"
     assert f"The disk that holds {store.root} is full" in run.error
-    (small_disk / "filler").write_bytes(b"")
     subprocess.run(["mount", "-o", "remount,size=4m", small_disk], check=True)
     store.resume(run.id)
     assert store.wait(run.id, 60).status == "done"
-    assert [row["step"] for row in run.metrics()] == list(range(1, 4001))
+    assert [row["step"] for row in run.metrics()] == list(range(1, 2501))

@@ -7,7 +7,21 @@ import random
 
 import pytest
 
-WORDS = "the sea was calm and a white whale rose far from our ship while men sang of home wind salt rope sail".split()
+TALE = "the sea was calm and a white whale rose far from our ship while men sang of home wind salt rope sail"
+WORDS = TALE.split()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def settled_heap():
+    """The Trainer collects garbage at every start; what the imports have made need not be looked at each time."""
+    import gc
+
+    import transformers.trainer  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def sentences(seed: int, count: int) -> list[str]:

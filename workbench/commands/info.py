@@ -80,7 +80,8 @@ def data(source: str | None, kind: str | None, columns: tuple[str, ...], model: 
         return
     click.echo(f"{examples.kind} · {examples.report.sentence()}")
     for number, row in enumerate(rows, 1):
-        click.echo(f"\nRow {number} (underlined text is what the model learns)")
+        label = f" · label {row['label']}" if "label" in row else " (underlined text is what the model learns)"
+        click.echo(f"\nRow {number}{label}")
         click.echo("".join(click.style(span["text"], underline=span["learned"]) for span in row["spans"])[:1500])
 
 

