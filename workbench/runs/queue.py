@@ -96,7 +96,11 @@ class Queue:
         """With the lock held: this process becomes the owner and a new attempt starts."""
         (run.directory / STOP).unlink(missing_ok=True)
         write_json(run.directory / OWNER, identity())
-        (run.directory / RESERVE).write_bytes(b"\0" * RESERVE_BYTES)
+        try:
+            (run.directory / RESERVE).write_bytes(b"\0" * RESERVE_BYTES)
+        except OSError:
+            (run.directory / RESERVE).unlink()  # a part of it would take the last bytes for nothing
+            raise
         self.set(run, "running", attempt=run.record().get("attempt", 0) + 1, position=None, error=None)
 
     def claim(self, id: str) -> Run:

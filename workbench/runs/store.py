@@ -96,8 +96,13 @@ class Store:
         """
         with self._queue.writing():
             run = self._create(job, config, name, held=not start)
-            with locked(self.root):
-                self._queue.advance()
+            try:
+                with locked(self.root):
+                    self._queue.advance()
+            except OSError:  # the disk took the folder and no more: the queue is as it was before
+                if run.status == "queued":
+                    remove_if_untouched(run)
+                raise
         return run
 
     def run_here(
