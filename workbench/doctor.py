@@ -11,6 +11,7 @@ import tempfile
 from typing import Any
 
 from workbench import machine, paths
+from workbench.errors import JobError, UserError
 
 ROOM_FOR_DEMO = 3_000_000_000  # bytes: tuned and compressed copies of a 135 M-parameter model, with checkpoints
 MEMORY_FOR_DEMO = 4_000_000_000  # bytes
@@ -69,7 +70,7 @@ def checks() -> list[dict[str, Any]]:
         )
     )
     root = paths.runs_root()
-    report.append(_runs_folder(root))
+    report += [_runs_folder(root), _job_store()]
     nearest = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
     free = shutil.disk_usage(nearest).free
     report.append(
@@ -101,3 +102,15 @@ def _runs_folder(root) -> dict[str, Any]:
         return check(
             "run folder", False, f"{root}: {error.strerror}", "set WORKBENCH_RUNS to a folder you can write to"
         )
+
+
+def _job_store() -> dict[str, Any]:
+    """Run a short real job (a digit classifier) in a throw-away store."""
+    from workbench.runs import Store
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            result = Store(folder).run_here("selftest", {"steps": 50})
+        except (UserError, JobError) as error:
+            return check("job store", False, str(error), "run the tests of the store: pytest tests/runs")
+    return check("job store", True, f"a test job ran to its end (accuracy {result['accuracy']:.2f})")

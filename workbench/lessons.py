@@ -69,7 +69,9 @@ def check_numbers_trained(lora: Any, nola: Any) -> Check:
             modules * side * side: "`lora` counts the whole matrices; LoRA trains two thin factors instead.",
             4 * 2 * side: "`lora` counts one matrix per layer; query and value are two.",
         }
-        return Check(False, hints.get(lora, "`lora` is off; a rank-one factor pair of a d × d matrix has d + d numbers."))
+        return Check(
+            False, hints.get(lora, "`lora` is off; a rank-one factor pair of a d × d matrix has d + d numbers.")
+        )
     if nola != modules * 2 * k:
         hints = {
             modules * k: "`nola` counts one factor; α belongs to A, and B has its own.",
@@ -78,7 +80,9 @@ def check_numbers_trained(lora: Any, nola: Any) -> Check:
         }
         if nola in {modules * 2 * k * r for r in (4, 8)}:
             return Check(False, "`nola` grows with the rank here; look at the formula again: what is trained has no r.")
-        return Check(False, hints.get(nola, "`nola` is off; it depends on k and on how many matrices are adapted only."))
+        return Check(
+            False, hints.get(nola, "`nola` is off; it depends on k and on how many matrices are adapted only.")
+        )
     return Check(True, f"NOLA trains {nola / lora:.0%} of what LoRA's smallest adapter does, and its rank is free.")
 
 
@@ -116,5 +120,7 @@ def check_combination(answer: Callable[..., torch.Tensor]) -> Check:
         peak = peak_bytes(lambda: answer(coeffs, shape, seed))
     one = 4 * shape[0] * shape[1]
     if peak > 12 * one:
-        return Check(False, f"right, but {peak / one:.0f} matrices were in memory at once; make and drop them one by one.")
+        return Check(
+            False, f"right, but {peak / one:.0f} matrices were in memory at once; make and drop them one by one."
+        )
     return Check(True, f"right, with {peak / one:.1f} matrices' worth of memory at the peak instead of 64.")

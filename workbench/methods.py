@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
 
 def list_all() -> list[dict[str, Any]]:
-    """Adapters (stock peft's and ours) and quantizers, as `workbench methods --json` prints them.
+    """Adapters (stock peft's and ours), quantizers, laws and schedules, as `workbench methods --json` prints them.
 
     Returns:
         records with the keys kind, name, class (`module:Class`), help, arguments [{name, default, help}], paper.
     """
-    return [*_adapters(), *_quantizers()]
+    return [*_adapters(), *_quantizers(), *_laws(), *_schedules()]
 
 
 def _adapters() -> list[dict[str, Any]]:
@@ -30,21 +31,43 @@ def _adapters() -> list[dict[str, Any]]:
 def _quantizers() -> list[dict[str, Any]]:
     from workbench.compress import METHODS
 
-    rows = []
-    for name, (target, text) in METHODS.items():
-        arguments = [
-            {"name": argument.name, "default": argument.default, "help": ""}
-            for argument in inspect.signature(target).parameters.values()
-            if argument.default is not inspect.Parameter.empty
-        ]
-        rows.append(
-            {
-                "kind": "quantizer",
-                "name": name,
-                "class": f"{target.__module__}:{target.__qualname__}",
-                "help": text,
-                "arguments": arguments,
-                "paper": None,
-            }
-        )
-    return rows
+    return [_function("quantizer", name, target, text) for name, (target, text) in METHODS.items()]
+
+
+def _laws() -> list[dict[str, Any]]:
+    from workbench.scaling.laws import LAWS
+
+    return [
+        {
+            "kind": "law",
+            "name": law.name,
+            "class": "workbench.scaling.fitter:ScalingLaw",
+            "help": law.formula,
+            "arguments": [{"name": c, "default": None, "help": law.units.get(c, "")} for c in law.columns],
+            "paper": None,
+            "reference": law.reference,
+        }
+        for law in LAWS.values()
+    ]
+
+
+def _schedules() -> list[dict[str, Any]]:
+    from workbench.training import schedules
+
+    return [
+        _function("schedule", name, target, target.__doc__.strip().splitlines()[0])
+        for name in ("cosine", "power", "wsd")
+        for target in [getattr(schedules, f"{name}_schedule")]
+    ]
+
+
+def _function(kind: str, name: str, target: Any, text: str) -> dict[str, Any]:
+    """A record whose arguments are those with a default, with the help of the docstring's Args section."""
+    helps = dict(re.findall(r"^\s{8}(\w+): (.+)$", target.__doc__ or "", flags=re.MULTILINE))
+    arguments = [
+        {"name": argument.name, "default": argument.default, "help": helps.get(argument.name, "")}
+        for argument in inspect.signature(target).parameters.values()
+        if argument.default is not inspect.Parameter.empty
+    ]
+    where = f"{target.__module__}:{target.__qualname__}"
+    return {"kind": kind, "name": name, "class": where, "help": text, "arguments": arguments, "paper": None}

@@ -36,6 +36,7 @@ from workbench.errors import UserError, choose
 METHOD = {
     "name": "nola", "prefix": "nola_", "config": "NolaConfig", "model": "NolaModel", "layer": "NolaLayer",
     "paper": "nola", "family": "random-basis", "tiny": {"r": 4, "num_basis": 16},
+    "help": "Trains weights of frozen random low-rank matrices: fewer numbers than LoRA at rank one.",
 }  # fmt: skip
 add_peft_type("NOLA")
 
@@ -158,6 +159,7 @@ class NolaConfig(PeftConfig):
         choose("basis", self.basis, KINDS)
         choose("materialize setting", self.materialize, ("never", "inference", "always"))
         choose("init", self.init, ("zero", "mean"))
+        choose("bias setting", self.bias, ("none", "all", "nola_only"))
         if self.generator != GENERATOR:
             raise UserError(
                 f"This adapter's random matrices were made by generator {self.generator!r}; this version only has "

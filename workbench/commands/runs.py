@@ -35,7 +35,10 @@ def list_runs(as_json: bool) -> None:
     """Every run, newest first."""
     from workbench.runs import Store
 
-    found = Store().list()
+    store = Store()
+    found = store.list()
+    if store.trouble:
+        click.echo(store.trouble, err=True)
     if as_json:
         click.echo(json.dumps([_record(run) for run in found], ensure_ascii=False, indent=1, default=str))
         return
@@ -71,7 +74,9 @@ def show(run_id: str, as_json: bool, log: bool) -> None:
             )
         )
         return
-    click.echo(f"{run.id} · {run.job} · {run.status}\nfolder  {run.directory}")
+    click.echo(f"{run.id} · {run.job} · {run.status} · {span(run.seconds)}\nfolder  {run.directory}")
+    if run.error:
+        click.echo(f"error   {run.error}")
     for key, value in run.config.items():
         click.echo(f"  {key} = {value}")
     metrics = run.metrics()
@@ -102,6 +107,16 @@ def resume(run_id: str, watch: bool) -> None:
     click.echo(f"{run_id} is {run.status}.")
     if watch:
         follow(run)
+
+
+@runs.command()
+@click.argument("run_id")
+def rerun(run_id: str) -> None:
+    """Start a new run with the settings of another."""
+    from workbench.runs import Store
+
+    run = Store().rerun(run_id)
+    click.echo(f"{run.id} is {run.status}. Follow: workbench runs show {run.id}")
 
 
 @runs.command()

@@ -79,7 +79,7 @@ class FloatLinear(PackedLinear):
             return
         nested = (self.nested_absmax, self.nested_offset) if self.double_quant else None
         scales = FloatWeight(self.qweight, self.absmax, nested, self.kind, block).scales().to(dtype)
-        table = torch.tensor(TABLES[self.kind], device=self.qweight.device, dtype=dtype)
+        table = torch.tensor(TABLES[self.kind], device=self.qweight.device).to(dtype)
         pairs = torch.stack([table.repeat_interleave(16), table.repeat(16)], -1)  # [256, 2]: value of each nibble
         step = self._rows()
         for start in range(0, self.out_features, step):

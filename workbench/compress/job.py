@@ -142,7 +142,7 @@ def forecast(config: dict[str, Any]) -> dict[str, Any]:
         UserError: for settings that do not fit.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     from workbench import models
     from workbench.compress.nf4 import TABLES
@@ -155,9 +155,8 @@ def forecast(config: dict[str, Any]) -> dict[str, Any]:
     name = full["model"]
     if is_adapter(name):
         name = json.loads((Path(name) / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-    ref = models.resolve(name)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(ref.path or ref.name))
+        model = AutoModelForCausalLM.from_config(models.load_config(name))
     targets = find_targets(model)
     weights = packed = 0.0
     for layer, module in targets.items():

@@ -161,7 +161,7 @@ class IntLinear(PackedLinear):
 
     def codes(self) -> Tensor:
         """Codes uint8 [out, in] from whichever order they are in."""
-        if self.qweight is None:
+        if self.qweight is self.fast_codes:
             return kernels.gather(self.fast_codes, self.bits, self.out_features, self.in_features)
         return unpack(self.qweight, self.bits, self.in_features)
 
@@ -184,12 +184,12 @@ class IntLinear(PackedLinear):
         self.fast_codes = kernels.arrange(self.codes(), self.bits)
         self.fast_scales = kernels.arrange_scales(self.scales, self.zero_points(), self.bits, self.group_size)
         if device.type == "cpu":
-            self.qweight = None
+            self.qweight = self.fast_codes  # one tensor under both names
         return True
 
     def restore(self) -> None:
         """Back to the packed order alone."""
-        if self.qweight is None:
+        if self.qweight is self.fast_codes:
             self.qweight = pack(self.codes(), self.bits)
         self.fast_codes = self.fast_scales = None
 
@@ -202,7 +202,7 @@ class IntLinear(PackedLinear):
 
     def slices(self, dtype: torch.dtype):
         zeros = self.zero_points()
-        in_order = self.qweight is not None
+        in_order = self.qweight is not self.fast_codes
         step = self._rows() if in_order else self._rows(kernels.cpu_block())
         for start in range(0, self.out_features, step):
             stop = min(start + step, self.out_features)
@@ -227,7 +227,7 @@ class IntLinear(PackedLinear):
 
     def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        if self.qweight is None:
+        if self.qweight is self.fast_codes:
             destination[prefix + "qweight"] = pack(self.codes(), self.bits)
 
     def _load_from_state_dict(self, *args, **kwargs) -> None:

@@ -102,15 +102,16 @@ class FloatWeight:
         return decode_absmax(self.absmax, *self.nested)
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The weight [out, in] this record stands for."""
+        """The weight [out, in] this record stands for; computed in float32 (float64 when asked for)."""
         from workbench.compress.nf4 import TABLES
 
-        table = torch.tensor(TABLES[self.kind], device=self.codes.device)
+        work = dtype if dtype == torch.float64 else torch.float32
+        table = torch.tensor(TABLES[self.kind], device=self.codes.device).to(work)
         values = table[self.codes.flatten().int()]
         blocks = math.ceil(values.numel() / self.block_size)
         short = blocks * self.block_size - values.numel()
         values = torch.nn.functional.pad(values, (0, short)).view(blocks, self.block_size)
-        values = values * self.scales().unsqueeze(1)
+        values = values * self.scales().to(work).unsqueeze(1)
         return values.flatten()[: self.codes.numel()].view_as(self.codes).to(dtype)
 
     @property

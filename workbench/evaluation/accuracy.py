@@ -1,7 +1,7 @@
 """Share of right answers with its interval; every answer is kept.
 
-The interval resamples documents when the questions come from several (BCa, widened for few); when they come from one, or
-all answers are right or all wrong, resampling shows nothing and the Wilson interval over questions is given instead.
+The interval resamples documents when the questions come from several (percentiles, widened for few). When they come from
+one, or all answers are right or all wrong, resampling shows nothing, and the Wilson interval over questions is given.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def accuracy(items: pd.DataFrame, chance: float, level: float = 0.95) -> Accurac
     correct = items["correct"].to_numpy(float)
     groups = items["group"].tolist()
     if len(set(groups)) > 1 and 0 < correct.sum() < len(correct):
-        found = bootstrap_mean(correct, groups=groups, level=level, widen=True)
+        found = bootstrap_mean(correct, groups=groups, level=level, method="percentile", widen=True)
         low, high = found.low, found.high
     else:
         low, high = stats.binomtest(int(correct.sum()), len(correct)).proportion_ci(level, method="wilson")

@@ -118,6 +118,7 @@ def compare(
         raise UserError(f"The reference {reference!r} is not compared; choose one of: {', '.join(variants)}.")
     settings = settings or Settings()
     given = {name: v if isinstance(v, Variant) else Variant(v, {"name": name}) for name, v in variants.items()}
+    _prepare(folder)
     common = _common(examples, settings)
     cells, failed = {}, []
     for number, (name, variant) in enumerate(given.items()):
@@ -261,6 +262,13 @@ def _read(folder: Path | None, key: str) -> dict[str, Any] | None:
         return json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
+
+
+def _prepare(folder: Path | None) -> None:
+    """Make the folder and write to it once, before any model is loaded."""
+    if folder is not None:
+        _write(folder, probe := "probe", {})
+        (folder / f"{probe}.json").unlink()
 
 
 def _write(folder: Path | None, key: str, record: dict[str, Any]) -> None:

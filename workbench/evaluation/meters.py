@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import gc
 import statistics
 import sys
 import threading
@@ -196,7 +195,6 @@ class PeakMemory:
     def __enter__(self) -> PeakMemory:
         import psutil
 
-        gc.collect()
         self._process, self._done = psutil.Process(), threading.Event()
         self.start_bytes = self.peak_bytes = self._process.memory_info().rss
         self._cuda = _cuda()

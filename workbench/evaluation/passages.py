@@ -81,13 +81,15 @@ def passage_choice(
         )
     found: list[Item] = []
     groups, used = list(places), {group: [] for group in places}
-    for turn in range(items * TRIES):
+    turn = misses = 0
+    while misses < TRIES * len(groups):
         group = groups[turn % len(groups)]
         rng = random.Random(f"{seed}:{group}:{turn}")
         if item := _question(cutter, places, group, used[group], choices, rng):
             found.append(item)
-        if len(found) == items:
-            return found
+            if len(found) == items:
+                return found
+        turn, misses = turn + 1, 0 if item else misses + 1
     raise UserError(
         f"{examples.source} gives {len(found)} questions without overlap, {items} were asked for; use items={len(found)} or "
         "fewer, or more text."

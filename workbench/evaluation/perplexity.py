@@ -17,7 +17,8 @@ answers are predicted.
 `max_tokens` takes windows round robin over the documents, at hashed positions, so that few tokens still speak for many
 documents, each with about the same weight; the same settings give the same windows for every model.
 
-The interval resamples documents (not tokens) and takes Σ nll/Σ tokens anew: BCa, widened for few documents.
+The interval resamples documents (not tokens) and takes Σ nll/Σ tokens anew: percentiles, widened for few documents
+(simulated, 12 documents: 94 % coverage; 90 % without, and BCa 93 % with the widening).
 Perplexity is per token of the model's own tokenizer; between tokenizers compare bits per byte.
 """
 
@@ -236,7 +237,7 @@ def perplexity(
     nll, tokens, size = _score(scorer, documents, windows, progress)
     table = pd.DataFrame({"group": [d.group for d in documents], "nll": nll, "tokens": tokens, "bytes": size})
     table = table[table["tokens"] > 0].groupby("group", sort=False, as_index=False).sum(min_count=1)
-    mean = bootstrap_ratio(table["nll"], table["tokens"], level=level, widen=True)
+    mean = bootstrap_ratio(table["nll"], table["tokens"], level=level, method="percentile", widen=True)
     bits = (
         float(table["nll"].sum() / (math.log(2) * table["bytes"].sum())) if table["bytes"].notna().all() else math.nan
     )

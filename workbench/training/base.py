@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from workbench.training import attach
+from workbench.training.targets import HEADS, linears
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -45,7 +46,9 @@ def quantize_base(model: PreTrainedModel, spec: str, calibration: list[torch.Ten
     from workbench.compress import quantize_model
 
     method, _, bits = spec.partition("-")
-    quantize_model(model, method=method, bits=int(bits or 4), calibration=calibration, skip=attach.HEADS)
+    widths = [d_in for d_in, _ in linears(model).values()]
+    group = 64 if method == "nf4" else next((g for g in (64, 32, 16) if all(w % g == 0 for w in widths)), None)
+    quantize_model(model, method=method, bits=int(bits or 4), group_size=group, calibration=calibration, skip=HEADS)
 
 
 def trainable_model(prepared: Prepared, base: Path | None = None) -> Any:
@@ -57,6 +60,8 @@ def trainable_model(prepared: Prepared, base: Path | None = None) -> Any:
             and quantizing needed calibration.
     """
     from transformers import set_seed
+
+    from workbench.models.quiet import quiet
 
     config = prepared.config
     set_seed(config.seed)
@@ -70,7 +75,8 @@ def trainable_model(prepared: Prepared, base: Path | None = None) -> Any:
             windows = [torch.tensor([row["input_ids"]]) for row in prepared.train[:CALIBRATION_ROWS]]
         quantize_base(model, config.quantize, windows)
         if windows is not None and base is not None:
-            model.save_pretrained(str(base))
+            with quiet():
+                model.save_pretrained(str(base))
     model.config.use_cache = False  # a cache of keys and values is of no use to training
     set_seed(config.seed)
     model = attach.apply_method(prepared.method, config.method_args, model.to(device()), config.steps)

@@ -38,7 +38,7 @@ class Folder:
         """What finetune.json holds; empty when there is none."""
         try:
             return json.loads((self.directory / STATE).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, ValueError) as error:
             raise UserError(f"{self.directory / STATE} cannot be read ({error}); choose another folder.") from error
@@ -156,13 +156,14 @@ def disk_errors(directory: Path) -> Iterator[None]:
     Raises:
         JobError: what to do; checkpoints that were whole before still are.
     """
+    from safetensors import SafetensorError
+
     try:
         yield
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # Each writer has its own way of saying it: Python, torch.save, safetensors.
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        writing = isinstance(error, RuntimeError) and "PytorchStreamWriter" in str(error)
-        safetensors = "No space left" in str(error) or "File too large" in str(error)
-        if full or writing or safetensors:
+        if full or any(text in str(error) for text in ("PytorchStreamWriter", "No space left", "File too large")):
             raise JobError(
                 f"The disk of {directory} is full (or a size limit is reached), so the checkpoint could not be written; "
                 "free some space and start the same command again: it continues from the last whole checkpoint."

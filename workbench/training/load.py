@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,10 +94,12 @@ def _with_adapter(model: Any, folder: Path) -> Any:
 
     adapters.register_all()
     with quiet():
+        warnings.filterwarnings("ignore", message="Found missing adapter keys")  # refused below
         if is_packed(model) and not PeftConfig.from_pretrained(str(folder)).is_prompt_learning:
             from workbench.compress import load_adapter
 
-            model = load_adapter(model, folder)
+            # The move puts codes that lie in a kernel's order back where peft looks for them.
+            model = load_adapter(model.to(model.device), folder)
         else:
             model = PeftModel.from_pretrained(model, str(folder))
     missing = sorted(

@@ -8,7 +8,7 @@ A parameter is classed by which of its axes grow with width (found by comparing 
 with m = width / base width of the input axis (of the output axis for `input`). Attention logits use q·k·√d_base/d instead
 of q·k/√d. At the base width everything equals the plain model, bit for bit.
 
-Sources: Yang & Hu 2021, arXiv 2011.14522 (abc-parametrizations, theorem of the dynamical dichotomy); Yang et al. 2022,
+Source: Yang & Hu 2021, arXiv 2011.14522 (abc-parametrizations, theorem of the dynamical dichotomy); Yang et al. 2022,
 arXiv 2203.03466, table 8 (the recipe). Departures from the package `mup`: no attributes are hung on parameters, so saving,
 DDP and peft work; weight decay stays independent of the rate's division by m.
 """
@@ -85,8 +85,9 @@ def mup_init_(model: nn.Module, base: nn.Module, *, zero_readout: bool = False) 
     """Turn a freshly initialised plain model into its muP version, in place. Call it once, before training.
 
     Hidden weights are multiplied by m^(−1/2) where their initial std does not fall with width by itself (a fixed std such as
-    transformers' `initializer_range`); default-initialised linears (std ∝ 1/√fan_in) are left alone. Readouts return
-    logits / m. Attention layers with a `scaling` attribute get √d_base / d.
+    transformers' `initializer_range`). Weights of default-initialised hidden linears (std ∝ 1/√fan_in) are left alone, but
+    their biases and the whole readout, which torch also makes fall with fan_in, are brought back to the base's size (× √m).
+    Readouts return logits / m. Attention layers with a `scaling` attribute get √d_base / d.
 
     Args:
         model: fresh model.
@@ -116,9 +117,12 @@ def mup_init_(model: nn.Module, base: nn.Module, *, zero_readout: bool = False) 
                 _as_readout(module, 1 / growth)
                 if zero_readout and not tied_here:
                     nn.init.zeros_(module.weight)
-                elif not tied_here and not fixed_std and not isinstance(module, MupReadout):
+                elif not tied_here and not fixed_std:
                     with torch.no_grad():  # default init falls with fan_in: bring the std back to the base's
                         module.weight.mul_(growth**0.5)
+            if module.bias is not None and not fixed_std:
+                with torch.no_grad():
+                    module.bias.mul_(growth**0.5)
         if hasattr(module, "scaling") and hasattr(module, "head_dim"):
             module.scaling = small[name].head_dim ** 0.5 / module.head_dim
     model._mup_done = True

@@ -176,8 +176,15 @@ def _sizes(
     config: FinetuneConfig, method: Method, model_config: PreTrainedConfig, task: str, classes: int
 ) -> tuple[int, int, int]:
     """(trainable, total, bytes of the file) from the model's shapes; methods that need numbers are sized without them."""
+    from workbench.models.loading import WRITES
     from workbench.training import attach
 
+    names = getattr(model_config, "architectures", None) or []
+    if task == "causal-lm" and names and not any(WRITES.search(name) for name in names):
+        raise UserError(
+            f"{config.model} is a {names[0]}, which cannot continue a text; give labelled data (kind classification), or "
+            "choose a language model."
+        )
     model = attach.skeleton(model_config, task, classes if task == "sequence-classification" else None)
     dense = attach.counts(model)[1]
     try:
