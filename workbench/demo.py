@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench import machine
+from workbench.errors import UserError
 from workbench.progress import Progress, part, silent
 
 if TYPE_CHECKING:
@@ -63,6 +64,11 @@ def start_or_continue(config: dict[str, Any], *, fresh: bool = False, progress: 
         return found.result()
     if found is not None and found.status in ("stopped", "interrupted", "failed"):
         return store.resume_here(found.id, progress)
+    if found is not None:
+        raise UserError(
+            f"This demo is {found.status} already as {found.id}; look at it with: workbench runs show {found.id}, "
+            "or start another with --fresh."
+        )
     return store.run_here("demo", config, name="demo", progress=progress)
 
 

@@ -121,7 +121,9 @@ def test_damping_rises_until_the_hessian_is_positive_definite():
 def test_hopeless_hessians_are_refused():
     weight, hessian = planted(16)
     with pytest.raises(UserError, match="q_proj is not positive definite even with damping 1"):
-        quantize_gptq(weight, hessian - 40 * hessian.diagonal().mean() * (1 - torch.eye(16)), bits=4, group_size=8, name="q_proj")
+        quantize_gptq(
+            weight, hessian - 40 * hessian.diagonal().mean() * (1 - torch.eye(16)), bits=4, group_size=8, name="q_proj"
+        )
     hessian[0, 0] = float("nan")
     with pytest.raises(UserError, match="inputs of q_proj hold NaN"):
         quantize_gptq(weight, hessian, bits=4, group_size=8, name="q_proj")

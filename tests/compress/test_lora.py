@@ -8,7 +8,14 @@ from workbench.compress import load_adapter, lora_config, merge_and_requantize, 
 from workbench.compress.lora import PackedLoraLinear
 from workbench.errors import UserError
 
-BASES = [{"method": "rtn", "bits": 4, "group_size": 32}, {"method": "rtn", "bits": 3, "group_size": 32}, {"method": "nf4"}]
+# peft asks transformers for a property by its old name
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+BASES = [
+    {"method": "rtn", "bits": 4, "group_size": 32},
+    {"method": "rtn", "bits": 3, "group_size": 32},
+    {"method": "nf4"},
+]
 
 
 def train(model, tokens, steps=3):

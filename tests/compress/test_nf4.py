@@ -67,7 +67,12 @@ def test_double_quantization_costs_little():
 
 def test_dynamic_map_has_256_entries_fine_near_zero():
     table = torch.tensor(dynamic_map())
-    assert len(table) == 256 and table[-1] == 1 and 0.0 in dynamic_map() and float(table[0]) == pytest.approx(-0.99297, abs=1e-5)
+    assert (
+        len(table) == 256
+        and table[-1] == 1
+        and 0.0 in dynamic_map()
+        and float(table[0]) == pytest.approx(-0.99297, abs=1e-5)
+    )
     steps = table.diff()
     assert float(steps.min()) > 0 and float(steps[-5:].min()) > 100 * float(steps[128])
 

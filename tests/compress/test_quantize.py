@@ -12,6 +12,9 @@ from workbench.compress.records import float_bits_per_weight, integer_bits_per_w
 from workbench.compress.targets import find_targets, sizes
 from workbench.errors import UserError
 
+# peft asks transformers for a property by its old name
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
 SETTINGS = [
     {"method": "rtn", "bits": 8, "group_size": None},
     {"method": "rtn", "bits": 4, "group_size": 32, "symmetric": True},
@@ -107,11 +110,11 @@ def header(folder) -> int:
 
 def test_head_and_tied_and_named_layers_stay_dense(tiny, tmp_path):
     model = tiny("qwen3")
-    quantize_model(model, bits=4, group_size=32, skip=("lm_head", "o_proj", "layers.0.mlp"))
+    quantize_model(model, bits=4, group_size=32, skip=("lm_head", "o_proj", "model.layers.0.mlp"))
     dense = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     want = {"lm_head", *(f"model.layers.{i}.self_attn.o_proj" for i in (0, 1))}
     want |= {f"model.layers.0.mlp.{name}_proj" for name in ("gate", "up", "down")}
-    assert dense == want | ({"lm_head"} if model.lm_head else set())
+    assert dense == want
     model.save_pretrained(tmp_path)
     stored = json.loads((tmp_path / "config.json").read_text())["quantization_config"]
     assert set(stored["modules_to_not_convert"]) == dense and stored["quant_method"] == "wb_int"
@@ -200,7 +203,9 @@ def test_a_model_with_adapters_is_refused(tiny):
 def test_group_that_does_not_divide_is_refused_while_loading(tiny, tmp_path):
     model = tiny("llama")
     model.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=r"does not divide the 64 input features of model\.layers\.0\.self_attn\.q_proj"):
+    with pytest.raises(
+        UserError, match=r"does not divide the 64 input features of model\.layers\.0\.self_attn\.q_proj"
+    ):
         type(model).from_pretrained(tmp_path, quantization_config=WbIntConfig(bits=4, group_size=48))
     with pytest.raises(UserError, match="has no setting grop_size"):
         WbIntConfig(grop_size=4)

@@ -1,6 +1,18 @@
 """A tiny Llama in float64, a byte-level tokenizer trained on real text, and held-out documents."""
 
+import gc
+
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_collection():
+    """Collecting garbage after each cell walks over all of torch and transformers, 0.5 s each time, unless they are frozen."""
+    import transformers  # noqa: F401
+
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -59,7 +60,7 @@ def test_true_passages_of_one_document_do_not_overlap(items, chapters):
             for item in items
             if item.group == group
         )
-        assert all(a + n <= b for (a, n), (b, _) in zip(spans, spans[1:], strict=False))
+        assert all(a + n <= b for (a, n), (b, _) in itertools.pairwise(spans))
 
 
 def test_shared_context_equals_whole_rows_by_hand(model, tokenizer, items):
@@ -72,6 +73,7 @@ def test_shared_context_equals_whole_rows_by_hand(model, tokenizer, items):
             assert (row.chosen, row.correct) == (scores.argmax(), margin > 0)
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 @pytest.mark.parametrize("method", ["lora", "prompt"])
 def test_adapters_answer_alike_with_and_without_a_shared_context(build, tokenizer, items, method, monkeypatch):
     import peft
@@ -115,19 +117,21 @@ def test_random_models_answer_at_chance(build, tokenizer, items):
     assert abs(share - 0.25) < 0.1  # 288 answers: two standard errors are 0.05, questions are shared
 
 
-def test_training_on_the_questions_documents_lifts_accuracy(build, tokenizer, chapters, items):
+def test_training_on_the_documents_lifts_accuracy(build, tokenizer, text, chapters):
     from workbench.data import encode
 
-    model = build(initializer_range=0.05).train()
-    rows = torch.tensor([row["input_ids"] for row in encode(chapters, tokenizer, window=64)])
+    short = text(*[row["text"][:800] for row in chapters.rows])
+    questions = passage_choice(short, tokenizer, items=24, context=12, length=6)
+    model = build(initializer_range=0.05).float().train()
+    rows = torch.tensor([row["input_ids"] for row in encode(short, tokenizer, window=64)])
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     chance = torch.Generator().manual_seed(0)
-    for _ in range(150):
+    for _ in range(120):
         batch = rows[torch.randint(len(rows), (16,), generator=chance)]
         model(input_ids=batch, labels=batch).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    found = multiple_choice(model, tokenizer, items)
+    found = multiple_choice(model, tokenizer, questions)
     assert found.value >= 0.6 and found.low > found.chance
 
 
@@ -135,7 +139,9 @@ def test_interval_resamples_documents(model, tokenizer, items):
     from workbench.evaluation import bootstrap_mean
 
     found = multiple_choice(model, tokenizer, items)
-    mean = bootstrap_mean(found.items["correct"].astype(float), groups=found.items["group"].tolist(), widen=True)
+    mean = bootstrap_mean(
+        found.items["correct"].astype(float), groups=found.items["group"].tolist(), method="percentile", widen=True
+    )
     assert (found.low, found.high) == (mean.low, mean.high)
 
 
@@ -159,7 +165,7 @@ def test_nan_logits_name_the_model(build, tokenizer):
         ({"choices": 1}, "choices = 1.*2 or more"),
         ({"length": 0}, "length = 0"),
         ({"context": 5000}, "shorter context"),
-        ({"items": 4000}, "use items="),
+        ({"items": 900}, "use items="),
     ],
 )
 def test_questions_that_cannot_be_made_are_refused(chapters, tokenizer, settings, words):

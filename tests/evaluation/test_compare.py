@@ -13,8 +13,8 @@ SETTINGS = Settings(window=32, tokens=600, items=6, choices=3, prompt_tokens=8, 
 class Shelf:
     """Variants whose loading is counted."""
 
-    def __init__(self, build, tokenizer):
-        self.build, self.tokenizer, self.loaded = build, tokenizer, []
+    def __init__(self, build, tokenizer, files):
+        self.build, self.tokenizer, self.files, self.loaded = build, tokenizer, files, []
 
     def variant(self, name, seed=0, scale=None, **description):
         def load():
@@ -24,12 +24,15 @@ class Shelf:
                 model.lm_head.weight.data *= scale
             return model, self.tokenizer
 
-        return Variant(load, {"name": name, "seed": seed, **description}, disk=1000)
+        return Variant(load, {"name": name, "seed": seed, **description}, self.files)
 
 
 @pytest.fixture
-def shelf(build, tokenizer):
-    return Shelf(build, tokenizer)
+def shelf(build, tokenizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    (folder / "model.safetensors").write_bytes(b"x" * 900)
+    (folder / "other.gguf").write_bytes(b"x" * 100)
+    return Shelf(build, tokenizer, (folder,))
 
 
 def test_rows_hold_all_measures_and_judgement(shelf, chapters):
@@ -110,29 +113,28 @@ def test_progress_ends_at_the_end(shelf, chapters):
     assert shares == sorted(shares) and shares[-1] == 1 and "perplexity" in seen[-1][1]
 
 
-def cells(nll, tokens=((10, 30), (10, 30))):
-    return {
-        name: {
-            "row": {"name": name},
-            "documents": [{"group": g, "nll": x, "tokens": t, "bytes": 40 * (i + 1)} for i, (g, x, t) in enumerate(zip("pq", row, count, strict=True))],
-            "items": [{"item": 0, "group": "p", "answer": 0, "correct": True}],
-        }
-        for name, row, count in zip("ab", nll, tokens, strict=True)
-    }  # fmt: skip
+def cell(name, nll, tokens):
+    documents = [{"group": g, "nll": nll[i], "tokens": tokens[i], "bytes": 40 * (i + 1)} for i, g in enumerate("pq")]
+    items = [{"item": 0, "group": "p", "answer": 0, "correct": True}]
+    return {"row": {"name": name}, "documents": documents, "items": items}
+
+
+def cells(tokens_b=(10, 30)):
+    return {"a": cell("a", (20.0, 90.0), (10, 30)), "b": cell("b", (24.0, 94.0), tokens_b)}
 
 
 def test_difference_is_of_totals_by_hand():
-    test = paired_tests(cells([[20.0, 90.0], [24.0, 94.0]]), "a")[0]
+    test = paired_tests(cells(), "a")[0]
     assert test["difference"] == pytest.approx(8 / 40) and test["p"] == 0.5 and test["exact"]
 
 
 def test_other_tokenizers_are_compared_by_bytes():
-    test = paired_tests(cells([[20.0, 90.0], [24.0, 94.0]], ((10, 30), (5, 20))), "a")[0]
+    test = paired_tests(cells((5, 20)), "a")[0]
     assert test["difference"] == pytest.approx(8 / 120)
 
 
 def test_cells_that_do_not_belong_together_are_refused():
-    found = cells([[20.0, 90.0], [24.0, 94.0]])
+    found = cells()
     found["b"]["items"][0]["answer"] = 1
     with pytest.raises(UserError, match="different questions"):
         judge(found)

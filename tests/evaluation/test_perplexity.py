@@ -10,14 +10,18 @@ from workbench.evaluation import perplexity
 from workbench.evaluation.nll import Scorer, evaluating
 from workbench.evaluation.perplexity import cut, plan, tokenize
 
+PEFT_ASKS_BY_THE_OLD_NAME = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 LONG = "Call me Ishmael. Some years ago, never mind how long precisely, I thought I would sail about a little. " * 2
 
 
 def own_nll(model, ids):
-    """Σ nll of ids[1:] by transformers' own loss."""
+    """Σ nll of ids[1:] from the model's own logits in float64, which transformers' loss rounds to float32."""
     row = torch.tensor([ids])
     with torch.no_grad():
-        return model(input_ids=row, labels=row).loss.item() * (len(ids) - 1)
+        output = model(input_ids=row, labels=row)
+    total = torch.nn.functional.cross_entropy(output.logits[0, :-1], row[0, 1:], reduction="sum").item()
+    assert output.loss.item() * (len(ids) - 1) == pytest.approx(total, rel=1e-6)
+    return total
 
 
 def test_windows_by_hand():
@@ -108,7 +112,7 @@ def test_interval_is_over_documents(model, tokenizer, chapters):
     from workbench.evaluation import bootstrap_ratio
 
     found = perplexity(model, tokenizer, chapters, window=64)
-    mean = bootstrap_ratio(found.documents["nll"], found.documents["tokens"], widen=True)
+    mean = bootstrap_ratio(found.documents["nll"], found.documents["tokens"], method="percentile", widen=True)
     assert (found.low, found.high) == (math.exp(mean.low), math.exp(mean.high)) and found.low < found.value < found.high
 
 
@@ -133,6 +137,7 @@ def test_model_with_capped_logits_is_scored_by_its_own_logits(tokenizer, text):
     assert found.documents["nll"].item() == pytest.approx(own_nll(capped, ids), rel=1e-10)
 
 
+@PEFT_ASKS_BY_THE_OLD_NAME
 @pytest.mark.parametrize("method", ["lora", "prompt", "prefix"])
 def test_adapters_are_scored_as_transformers_scores_them(build, tokenizer, text, method):
     import peft

@@ -53,21 +53,21 @@ def test_equal_values_give_a_point():
     assert (found.low, found.value, found.high) == (2, 2, 2)
 
 
-def coverage(widen, n=12, studies=400):
-    chance = np.random.default_rng(1)
+def coverage(method, widen, n=12, studies=1200):
+    chance = np.random.default_rng(11)
     hits = 0
     for study in range(studies):
         tokens = chance.integers(100, 900, n)
         nll = tokens * (3 + 0.4 * chance.normal(size=n))
-        found = bootstrap_ratio(nll, tokens, resamples=499, seed=study, widen=widen)
+        found = bootstrap_ratio(nll, tokens, resamples=999, seed=study, method=method, widen=widen)
         hits += found.low <= 3 <= found.high
     return hits / studies
 
 
-def test_widened_interval_covers_as_promised_where_the_plain_one_falls_short():
-    plain, widened = coverage(False), coverage(True)
-    assert plain < 0.93  # 12 documents: why the widening exists
-    assert 0.925 <= widened <= 0.98
+def test_widened_intervals_cover_as_promised_where_plain_ones_fall_short():
+    # 3 000 studies of 12 documents gave 0.903 and 0.941 (BCa: 0.891 and 0.932); two standard errors are 0.014.
+    assert coverage("percentile", False) < 0.92
+    assert 0.927 <= coverage("percentile", True) <= 0.965
 
 
 @pytest.mark.parametrize("n", [2, 9, 14])
@@ -113,7 +113,7 @@ def test_holm_by_hand():
     assert holm([]).size == 0
 
 
-def test_false_alarms_of_holm_and_ties_stay_at_five_percent():
+def test_false_alarms_of_ties_stay_at_five_percent():
     # A/A: five names of one method, scored on 14 skewed documents that are hard or easy for all.
     chance = np.random.default_rng(2)
     alarms = naive = 0
@@ -127,12 +127,18 @@ def test_false_alarms_of_holm_and_ties_stay_at_five_percent():
     assert naive > 45  # what testing the winner against the loser would have announced
 
 
-def test_a_truly_worse_variant_is_left_out_even_beside_a_disaster():
-    base = rng.normal(size=40) * 3
-    matrix = np.stack([base, base + 0.2 * rng.normal(size=40), base + 0.5 + 0.2 * rng.normal(size=40), base + 50])
-    found = tied_with_best(matrix, higher_is_better=False)
-    assert found.tied.tolist() == [True, True, False, False]
-    assert found.p[2] <= 0.05 < found.p[0]
+def test_equal_variants_stay_tied_and_a_worse_one_is_left_out_beside_a_disaster():
+    chance = np.random.default_rng(3)
+    alarms = missed = 0
+    for study in range(150):
+        base = chance.normal(size=30) * 3
+        equal = [base + 0.2 * chance.normal(size=30) for _ in range(3)]
+        matrix = np.stack([*equal, base + 0.5 + 0.2 * chance.normal(size=30), base + 50])
+        found = tied_with_best(matrix, higher_is_better=False, resamples=499, seed=study)
+        alarms += not found.tied[:3].all()
+        missed += found.tied[3:].any()
+        assert ((found.p > 0.05) == found.tied).all() and found.tied[found.best]
+    assert alarms <= 7.5 + 5.5 and missed == 0
 
 
 def test_ties_of_one_variant_and_of_equal_rows():

@@ -41,12 +41,12 @@ class Variant:
     Attributes:
         load: () → (model, tokenizer); called only when the cell is missing.
         description: JSON data that changes whenever the weights do (model, method, bits, file dates …).
-        disk: bytes of its file, or None where it has none.
+        files: folders or files whose weights count as its size on disk; none where it was never saved.
     """
 
     load: Loader
     description: Mapping[str, Any] = field(default_factory=dict)
-    disk: int | None = None
+    files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def compare(
                 continue
             _write(folder, key, {"key": key, "description": dict(variant.description), **cell})
         # What this comparison calls it, and the file it has now, are no part of the measurement.
-        cells[name] = {**cell, "row": {**cell["row"], "name": name, "disk_bytes": variant.disk}}
+        cells[name] = {**cell, "row": {**cell["row"], "name": name, "disk_bytes": _disk(variant)}}
         inner(1, 1, f"{name}: perplexity {cell['row']['perplexity']:.4g}, accuracy {cell['row']['accuracy']:.2f}")
     if failed:
         raise JobError(
@@ -147,6 +147,12 @@ def compare(
         tests=paired_tests(cells, reference) if reference in cells else [], cells=cells,
         budget=_budget(examples, settings, cells), stopped=len(cells) < len(given),
     )  # fmt: skip
+
+
+def _disk(variant: Variant) -> int | None:
+    from workbench.evaluation.meters import disk_bytes
+
+    return sum(map(disk_bytes, variant.files)) if variant.files else None
 
 
 def measure(

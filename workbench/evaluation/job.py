@@ -9,6 +9,7 @@ from workbench.errors import UserError
 
 if TYPE_CHECKING:
     from workbench.evaluation.compare import Variant
+    from workbench.models import ModelRef
     from workbench.runs import RunContext
 
 DEFAULTS = {"models": [], "data": "moby-dick", "window": 256, "tokens": 12_000, "items": 48, "seed": 0}
@@ -88,7 +89,9 @@ def labels(models: list[str]) -> dict[str, str]:
 
 
 def variant(model: str) -> Variant:
-    """How to load `model` and what tells its weights from others: names, sizes and dates of its files.
+    """How to load `model`, and what tells its weights from others: names, sizes and dates of its files.
+
+    Bundled and hub models go by their name alone: their files may not be there before the first load.
 
     Raises:
         UserError: nothing of that name can be loaded.
@@ -104,29 +107,29 @@ def variant(model: str) -> Variant:
     folder = Path(model)
     if (folder / "adapter_config.json").is_file():
         base = _base(folder)
-        folders = [folder, *([base] if base else [])]
+        refs, places = [base.name], (folder, base.path)
     else:
-        found = resolve(model).path
-        folders = [Path(found)] if found else []
-    files = [
-        path
-        for place in folders
-        for path in ([place] if place.is_file() else sorted(place.iterdir()))
-        if path.is_file()
-    ]
-    weights = [path for path in files if path.suffix in (".safetensors", ".gguf")]
+        ref = resolve(model)
+        refs, places = [ref.name], (ref.path,)
+        folder = ref.path if ref.kind == "folder" else None
+    files = (
+        [] if folder is None else [folder] if folder.is_file() else sorted(p for p in folder.iterdir() if p.is_file())
+    )
     stamps = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
-    return Variant(load, {"model": model, "files": stamps}, sum(path.stat().st_size for path in weights) or None)
+    return Variant(load, {"model": model, "weights": refs, "files": stamps}, tuple(path for path in places if path))
 
 
-def _base(folder: Path) -> Path | None:
-    """Where the weights under an adapter are: a packed base beside it, else the model that it names."""
+def _base(folder: Path) -> ModelRef:
+    """The model under an adapter: a packed one kept beside it, else the one that it names."""
     import json
 
     from workbench.models import resolve
 
     if (folder / "base").is_dir():
-        return folder / "base"
+        return resolve(str(folder / "base"))
     named = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
-    found = resolve(named).path if named else None
-    return Path(found) if found else None
+    if not named:
+        raise UserError(
+            f"{folder}/adapter_config.json does not name its base model; set base_model_name_or_path there."
+        )
+    return resolve(named)

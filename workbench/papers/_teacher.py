@@ -29,7 +29,7 @@ class Stream:
     @property
     def guess(self) -> float:
         """Test error of always naming the most frequent class."""
-        return 1.0 - float(torch.bincount(self.test[1], minlength=CLASSES).max()) / len(self.test[1])
+        return 1.0 - int(torch.bincount(self.test[1], minlength=CLASSES).max()) / len(self.test[1])
 
 
 def stream(seed: int, pool: int, validation: int, test: int, noise: float = 0.0) -> Stream:
@@ -63,7 +63,7 @@ def student(architecture: str, width: int, seed: int) -> nn.Module:
 def error(model: nn.Module, part: tuple[torch.Tensor, torch.Tensor]) -> float:
     """Share of rows that the model names wrongly."""
     with torch.no_grad():
-        return 1.0 - float((model(part[0]).argmax(1) == part[1]).float().mean())
+        return int((model(part[0]).argmax(1) != part[1]).sum()) / len(part[1])
 
 
 def train(

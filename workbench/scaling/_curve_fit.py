@@ -122,9 +122,7 @@ def joint(first: Any, second: Any) -> tuple[float, float, float]:
     center = float(np.log(np.concatenate([first.m_, second.m_])).mean())
     curves = [first, second]
     models = [Model(np.log(c.m_), c.guess, c.floor, center) for c in curves]
-    starts = [
-        m.internal(c.scale_, c.exponent_, max(c.floor_, 1e-6))[0] for m, c in zip(models, curves, strict=True)
-    ]
+    starts = [m.internal(c.scale_, c.exponent_, max(c.floor_, 1e-6))[0] for m, c in zip(models, curves, strict=True)]
     floors = [start[2:] for start in starts]
     n = len(first.m_) + len(second.m_)
 

@@ -165,7 +165,8 @@ class LearningCurve(BaseEstimator):
             raise UserError("Only two falling curves fitted with the same `floor` can be compared; refit one of them.")
         p_slope, offset, p_offset = _curve_fit.joint(self, other)
         count = min(len(self.draws_), len(other.draws_))
-        gaps = self.draws_[:count, 1] - other.draws_[:count][::-1, 1]  # reversed: one seed draws the same noise for both
+        # Reversed: curves of one seed were drawn with the same noise.
+        gaps = self.draws_[:count, 1] - other.draws_[:count][::-1, 1]
         low, high = np.quantile(gaps, [0.025, 0.975])
         difference = self.exponent_ - other.exponent_
         return Comparison(difference, (float(low), float(high)), p_slope, offset, p_offset)
@@ -255,7 +256,12 @@ def _error(vectors: np.ndarray, m: np.ndarray, guess: float | None) -> np.ndarra
 def _region(values: np.ndarray, reached: bool, otherwise: str) -> dict[str, Any]:
     known = np.nan_to_num(values, nan=np.inf, posinf=np.inf)
     low, high = np.quantile(known[1:], [0.025, 0.975], method="nearest")  # infinite where a resample has no floor
-    return {"value": float(known[0]), "low": float(low), "high": float(high), "reached": "yes" if reached else otherwise}
+    return {
+        "value": float(known[0]),
+        "low": float(low),
+        "high": float(high),
+        "reached": "yes" if reached else otherwise,
+    }
 
 
 def _points(m: Any, error: Any, sem: Any, name: str = "error") -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:

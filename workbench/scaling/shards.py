@@ -10,6 +10,7 @@ separate test error of the model so chosen is carried along and fitted.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ def nested_shards(n: int, smallest: int, factor: float = 2, seed: int = 0, strat
     Raises:
         UserError: sizes that give no second shard, or `stratify` of another length.
     """
-    if not (1 <= smallest and factor > 1 and smallest * factor <= n):
+    if not (smallest >= 1 and factor > 1 and smallest * factor <= n):
         raise UserError(
             f"{n} rows, first shard {smallest}, factor {factor:g}: that gives fewer than two shards. Shrink the first shard."
         )
@@ -79,7 +80,7 @@ def measure_learning_curve(
     Raises:
         UserError: shards that are no prefixes of each other.
     """
-    for small, large in zip(shards, shards[1:], strict=False):
+    for small, large in itertools.pairwise(shards):
         if len(small) >= len(large) or not np.array_equal(small, large[: len(small)]):
             raise UserError(
                 f"The shard of {len(small)} rows is no prefix of the shard of {len(large)}: a learning curve needs nested "

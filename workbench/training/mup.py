@@ -37,6 +37,9 @@ class Width:
     fan_out: float
 
 
+_FIXED = Width("fixed", 1.0, 1.0)
+
+
 def width_multipliers(model: nn.Module, base: nn.Module) -> dict[str, Width]:
     """Class every parameter of `model` by comparing its shape with the same parameter of `base` (meta device is enough).
 
@@ -95,36 +98,46 @@ def mup_init_(model: nn.Module, base: nn.Module, *, zero_readout: bool = False) 
         zero_readout: start the readout at zero.
 
     Raises:
-        UserError: called twice; a growing weight that is no linear, embedding, norm or readout.
+        UserError: called twice; `zero_readout` where no readout can start at zero (none found, or tied to the embedding).
     """
     if getattr(model, "_mup_done", False):
         raise UserError("mup_init_ was already applied to this model; a second time would rescale it twice.")
     widths = width_multipliers(model, base)
     fixed_std = hasattr(getattr(model, "config", None), "initializer_range")
     tied = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    small = dict(base.named_modules())
+    # At the base width no shape tells the readout: its class or the model itself does.
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    readouts = {
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+        and (module is head or isinstance(module, MupReadout) or widths.get(f"{name}.weight", _FIXED).role == "output")
+    }
+    free = {name for name in readouts if id(model.get_submodule(name).weight) not in tied}
+    if zero_readout and not free:
+        raise UserError(
+            "zero_readout found no readout that can start at zero (one tied to the embedding cannot); "
+            "make the last layer a MupReadout, or leave zero_readout out."
+        )
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            width = widths[name]
-            if width.role == "matrix" and fixed_std:
-                parameter.mul_(width.fan_in**-0.5)
-    small = dict(base.named_modules())
-    for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Linear):
-            tied_here = id(module.weight) in tied
-            width = widths.get(f"{name}.weight")
-            growth = module.in_features / small[name].in_features
-            if tied_here or (width is not None and width.role == "output"):
-                _as_readout(module, 1 / growth)
-                if zero_readout and not tied_here:
-                    nn.init.zeros_(module.weight)
-                elif not tied_here and not fixed_std:
-                    with torch.no_grad():  # default init falls with fan_in: bring the std back to the base's
+            if widths[name].role == "matrix" and fixed_std:
+                parameter.mul_(widths[name].fan_in ** -0.5)
+        for name, module in list(model.named_modules()):
+            if isinstance(module, nn.Linear):
+                growth = module.in_features / small[name].in_features
+                if name in readouts:
+                    _as_readout(module, 1 / growth)
+                if not fixed_std:  # default init falls with fan_in: bring readouts and biases back to the base's size
+                    if name in free:
                         module.weight.mul_(growth**0.5)
-            if module.bias is not None and not fixed_std:
-                with torch.no_grad():
-                    module.bias.mul_(growth**0.5)
-        if hasattr(module, "scaling") and hasattr(module, "head_dim"):
-            module.scaling = small[name].head_dim ** 0.5 / module.head_dim
+                    if module.bias is not None:
+                        module.bias.mul_(growth**0.5)
+                if zero_readout and name in free:
+                    module.weight.zero_()
+            if hasattr(module, "scaling") and hasattr(module, "head_dim"):
+                module.scaling = small[name].head_dim ** 0.5 / module.head_dim
     model._mup_done = True
     return model
 
