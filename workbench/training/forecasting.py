@@ -75,6 +75,22 @@ def autocast(precision: str) -> Any:
     return torch.autocast(base.device().type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
+def candidates(precision: str) -> tuple[str, ...]:
+    """The precisions worth a dry run: the one asked for, or for "auto" fp32 and, where a probe says it may pay, bf16.
+
+    A processor without bf16 arithmetic emulates it ten times slower: a step of the real model would take minutes to say so,
+    one small matrix product says it in milliseconds.
+    """
+    if precision != "auto":
+        return (precision,)
+    times = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        a = torch.ones(256, 512, dtype=dtype, device=base.device())
+        a @ a.T
+        times[dtype] = min(_seconds(partial(torch.matmul, a, a.T)) for _ in range(3))
+    return ("fp32", "bf16") if times[torch.bfloat16] < 1.5 * times[torch.float32] else ("fp32",)
+
+
 def dry_run(prepared: Prepared, model: torch.nn.Module) -> Forecast:
     """The forecast for a model that is ready to train; its weights and their gradients are left as they were.
 
@@ -89,7 +105,7 @@ def dry_run(prepared: Prepared, model: torch.nn.Module) -> Forecast:
     first = [order[i] for i in range(config.batch_size)]
     typical = collate(first)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.0)
-    choices = ("fp32", "bf16") if config.precision == "auto" else (config.precision,)
+    choices = candidates(config.precision)
     timed, peaks = {}, {}
     with attach.quiet():
         for precision in choices:
