@@ -268,10 +268,7 @@ def summary(result: dict[str, Any]) -> str:
 
     wide = min(160, max(60, shutil.get_terminal_size((100, 24)).columns))
     shown = [{k: v for k, v in row.items() if k not in ("bits_per_byte", "fingerprint")} for row in result["rows"]]
-    return (
-        f"{render(shown, wide)}\n\n≈ tied with the best by a paired test over the same documents or questions.\n"
-        f"Total {span(result['seconds'])}. Report: {result['report']}"
-    )
+    return f"{render(shown, wide)}\n\nTotal {span(result['seconds'])}. Report: {result['report']}"
 
 
 def _say(context: RunContext, record: dict) -> None:

@@ -45,7 +45,7 @@ def write(path: Path, result: dict[str, Any], curve: list[dict], cells: dict[str
     )
     error = pd.DataFrame(
         [{"method": name, "layer": layer["name"], "error": layer["error"]}
-         for name in ("rtn-4", "gptq-4") for layer in cells[name]["layers"]]
+         for name in ("gptq-4", "gptq-3") for layer in cells[name]["layers"]]
     )  # fmt: skip
     line = curve_rows(curve, "tuned", training["method"])
     sections = [
@@ -65,8 +65,8 @@ def write(path: Path, result: dict[str, Any], curve: list[dict], cells: dict[str
         Section("Training", f"{training['method']}, {config['steps']} steps. Forecast from two steps: "
                 f"{span(forecast['seconds'])}, {forecast['peak_bytes'] / 1e9:.2f} GB. Measured: {span(measured['seconds'])}, "
                 f"{measured['peak_bytes'] / 1e9:.2f} GB.", figure=curves(line), data=line),
-        Section("Where compression hurts", "Relative error of each layer's output on calibration text (GPTQ) or of its weights "
-                "(rounding).", figure=layers(error), data=error),
+        Section("Where compression hurts", "Relative error of each layer's output on calibration text.",
+                figure=layers(error), data=error),
         Section("What the models write", "Greedy continuations of the opening words of held-out chapters.",
                 samples=result["samples"]),
     ]  # fmt: skip
