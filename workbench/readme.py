@@ -1,11 +1,14 @@
-"""Write the demo's measured table into README.md: `python -m workbench.readme`.
+"""Write the demo's measured table into README.md.
 
-The numbers come from `assets/findings/demo.json`, which is the output of `workbench demo --json`. A test checks that the
+    workbench demo --json | python -m workbench.readme --take - --picture
+
+The numbers stand in `assets/findings/demo.json`. A test checks that the
 README holds exactly what this command writes.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 from typing import Any
 
@@ -46,10 +49,54 @@ def render(text: str) -> str:
     return f"{before}{START}\n{table(result)}\n{END}{after}"
 
 
+def picture(result: dict[str, Any]) -> None:
+    """Draw the README's picture with a headless Chromium (Debian: apt install chromium) into assets/pictures/demo.png."""
+    import shutil
+    import subprocess
+    import tempfile
+    from pathlib import Path
+
+    import pandas as pd
+
+    from workbench.errors import UserError
+    from workbench.figures import pareto
+
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        raise UserError("Drawing the picture needs a Chromium; install one (Debian: apt install chromium).")
+    figure = pareto(pd.DataFrame(result["rows"]), "disk_bytes", "perplexity")
+    figure.layout.updatemenus = []
+    figure.update_layout(width=900, height=430, margin={"t": 48})
+    target = assets() / "pictures" / "demo.png"
+    target.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder) / "figure.html"
+        figure.write_html(page, include_plotlyjs=True, config={"displayModeBar": False})
+        flags = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
+        subprocess.run(
+            [browser, *flags, f"--user-data-dir={folder}/profile", f"--screenshot={target}", "--window-size=916,446",
+             "--hide-scrollbars", "--virtual-time-budget=5000", page.as_uri()],
+            check=True, capture_output=True, timeout=120,
+        )  # fmt: skip
+
+
 def main() -> None:
-    """Rewrite README.md of this checkout."""
+    """Rewrite README.md of this checkout; `--take FILE` first keeps a new result, `--picture` also draws the picture."""
+    parser = argparse.ArgumentParser(prog="python -m workbench.readme", description=main.__doc__)
+    parser.add_argument(
+        "--take", metavar="FILE", type=argparse.FileType("r"), help="output of workbench demo --json, - for stdin"
+    )
+    parser.add_argument("--picture", action="store_true", help="draw assets/pictures/demo.png with a headless Chromium")
+    options = parser.parse_args()
+    kept = assets() / "findings" / "demo.json"
+    if options.take:
+        result = json.load(options.take)
+        result.pop("report")  # a path of the machine that made it
+        kept.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     path = assets().parent / "README.md"
     path.write_text(render(path.read_text(encoding="utf-8")), encoding="utf-8")
+    if options.picture:
+        picture(json.loads(kept.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

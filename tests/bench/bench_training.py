@@ -24,8 +24,8 @@ from workbench.training.batches import Order, collator
 from workbench.training.prepare import prepare
 
 SETTINGS = {  # enough work that a step is not only dispatch, little enough for a minute
-    "tiny-lm": {"steps": 120, "batch_size": 8, "window": 128},
-    "smollm2-135m": {"steps": 14, "batch_size": 4, "window": 64},
+    "tiny-lm": {"steps": 60, "batch_size": 8, "window": 128},
+    "smollm2-135m": {"steps": 12, "batch_size": 2, "window": 64},
 }
 WARM_UP = 3
 

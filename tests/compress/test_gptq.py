@@ -93,10 +93,23 @@ def test_hessian_is_the_mean_outer_product():
     torch.testing.assert_close(hessian.matrix(), flat.t() @ flat / 100)
 
 
+def test_factored_hessian_is_kept_and_gives_the_same_codes():
+    weight, _ = planted(32)
+    hessian = Hessian(32)
+    hessian.add(torch.randn(200, 32, dtype=torch.float64))
+    ready = hessian.factored(0.01)
+    assert hessian.factored(0.01) is ready and hessian.factored(0.02) is not ready
+    for act_order in (False, True):
+        ready = hessian.factored(0.01, act_order)
+        for bits in (2, 4):
+            direct, _, _ = quantize_gptq(weight, hessian.matrix(), bits=bits, group_size=8, act_order=act_order)
+            assert torch.equal(quantize_gptq(weight, ready, bits=bits, group_size=8)[0].codes, direct.codes)
+
+
 def test_factor_inverts_the_hessian():
     _, hessian = planted(20)
-    upper, used, dead = factor(hessian, 0.01)
-    assert torch.equal(upper, torch.triu(upper)) and used == 0.01 and dead == 0
+    upper, used = factor(hessian, 0.01)
+    assert torch.equal(upper, torch.triu(upper)) and used == 0.01
     damped = hessian + 0.01 * hessian.diagonal().mean() * torch.eye(20)
     torch.testing.assert_close(upper.t() @ upper, torch.linalg.inv(damped))
 
@@ -127,3 +140,17 @@ def test_hopeless_hessians_are_refused():
     hessian[0, 0] = float("nan")
     with pytest.raises(UserError, match="inputs of q_proj hold NaN"):
         quantize_gptq(weight, hessian, bits=4, group_size=8, name="q_proj")
+
+
+def test_factor_halves_large_matrices():
+    _, hessian = planted(600)
+    upper, _ = factor(hessian, 0.01)
+    damped = hessian + 0.01 * hessian.diagonal().mean() * torch.eye(600).double()
+    torch.testing.assert_close(upper @ damped @ upper.t(), torch.eye(600).double(), atol=1e-10, rtol=0)
+
+
+def test_zero_damping_rises_too():
+    weight, hessian = planted(16)
+    hessian = hessian - (torch.linalg.eigvalsh(hessian)[0] + 1e-3 * hessian.diagonal().mean()) * torch.eye(16)
+    _, _, notes = quantize_gptq(weight, hessian, bits=4, group_size=8, damping=0.0)
+    assert notes == ["this layer: damping raised from 0 to 0.01 to make the Hessian positive definite."]

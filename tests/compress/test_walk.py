@@ -7,7 +7,7 @@ import torch
 
 from workbench.compress import Calibration, quantize_model
 from workbench.compress.targets import find_targets, matrix
-from workbench.compress.walk import walk
+from workbench.compress.walk import find_blocks, walk
 from workbench.errors import UserError
 
 GROUPS = {
@@ -18,9 +18,9 @@ GROUPS = {
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma3"])
-@pytest.mark.parametrize("budget", [1 << 30, 1])
-def test_hessians_equal_those_of_a_hooked_forward_pass(kind, budget, tiny, windows):
-    """Both roads, masks and position embeddings included, against plain hooks on the whole model."""
+@pytest.mark.parametrize(("budget", "changes"), [(1 << 30, True), (1, True), (1, False)])
+def test_hessians_equal_those_of_a_hooked_forward_pass(kind, budget, changes, tiny, windows):
+    """All roads, masks and position embeddings included, against plain hooks on the whole model."""
     model = tiny(kind)
     targets = find_targets(model)
     seen: dict[str, list] = {name: [] for name in targets}
@@ -39,7 +39,7 @@ def test_hessians_equal_those_of_a_hooked_forward_pass(kind, budget, tiny, windo
         groups.append([name.rpartition(".")[2] for name in names])
         found.update(dict.fromkeys(names, hessian))
 
-    assert walk(model, targets, windows, keep, budget=budget) == []
+    assert walk(model, targets, windows, keep, budget=budget, changes=changes) == []
     assert groups == GROUPS[kind] * 2
     for name, inputs in seen.items():
         x = torch.cat(inputs)
@@ -111,3 +111,15 @@ def test_layers_that_no_token_reaches_are_rounded_with_a_note(tiny, windows):
     report = quantize_model(model, method="gptq", bits=4, group_size=32, calibration=windows)
     assert report.notes == ["model.layers.1.mlp.spare: no calibration token reached it; rounded to nearest."]
     assert report.layers[-1]["of"] == "weight"
+
+
+def test_models_without_one_stack_of_blocks_are_refused(tiny, windows):
+    model = tiny("llama")
+    model.config.is_encoder_decoder = True
+    with pytest.raises(UserError, match="gptq walks one stack of blocks"):
+        quantize_model(model, method="gptq", bits=4, group_size=32, calibration=windows)
+    flat = torch.nn.Module()
+    flat.config = model.config.__class__()
+    flat.project = torch.nn.Linear(8, 8)
+    with pytest.raises(UserError, match="no list of blocks to walk through"):
+        find_blocks(flat, {"project": flat.project})

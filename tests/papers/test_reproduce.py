@@ -10,6 +10,7 @@ import pytest
 from workbench.errors import UserError
 from workbench.papers import Finding, badge, job, reproduce
 from workbench.papers.catalogue import load_card
+from workbench.papers.cells import cell
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,33 @@ def test_an_interrupted_run_continues_with_the_next_seed(page, tmp_path):
     assert page == [0, 1, 9, 2]
     run(tmp_path, seeds=[0])
     assert page[-1] == 0  # a finished run leaves nothing behind: the next one starts afresh
+
+
+def test_an_interrupted_seed_continues_with_the_next_piece(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path / "home"))
+    calls, broken = [], [True]
+
+    def piece(name):
+        calls.append(name)
+        if name == "b" and broken[0]:
+            raise RuntimeError("the power went")
+        return {"name": name, "value": 0.1}
+
+    def experiment(scale, seed, device, progress):
+        rows = [cell(name, lambda name=name: piece(name)) for name in "abc"]
+        return Finding(pd.DataFrame(rows), None, 1.0)
+
+    monkeypatch.setattr(
+        "workbench.papers.reproduction.load_page", lambda slug: types.SimpleNamespace(experiment=experiment)
+    )
+    with pytest.raises(RuntimeError, match="power"):
+        run(tmp_path, seeds=1)
+    broken[0] = False
+    result = run(tmp_path, seeds=2)
+    assert calls == ["a", "b", "b", "c", "a", "b", "c"]  # the second seed shares nothing with the first
+    assert [row["name"] for row in result["rows"]] == list("abcabc")
+    assert list((tmp_path / "home" / "findings").iterdir()) == []
+    assert cell("a", lambda: 5) == 5  # outside a run nothing is kept
 
 
 def test_kept_seeds_of_other_sources_are_not_used(page, tmp_path, monkeypatch):

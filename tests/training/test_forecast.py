@@ -53,12 +53,22 @@ def clock(monkeypatch, times):
 def test_auto_takes_the_faster_arithmetic(config, monkeypatch):
     times = {"fp32": 2.0, "bf16": 1.0}
     clock(monkeypatch, times)
+    monkeypatch.setattr(forecasting, "candidates", lambda precision: tuple(times))
     prepared = prepare(replace(config, precision="auto"))
     model = trainable_model(prepared)
     found = forecasting.dry_run(prepared, model)
     assert found.timed == times and found.precision == "bf16" and found.step_seconds == 1.0
     times["bf16"] = 3.0
     assert forecasting.dry_run(prepared, model).precision == "fp32"
+
+
+@pytest.mark.parametrize(("bf16", "tried"), [(1.4, ("fp32", "bf16")), (1.6, ("fp32",))])
+def test_bf16_is_timed_only_where_a_matrix_product_is_not_emulated(bf16, tried, monkeypatch):
+    monkeypatch.setattr(
+        forecasting, "_seconds", lambda product: {torch.float32: 1.0, torch.bfloat16: bf16}[product.args[0].dtype]
+    )
+    assert forecasting.candidates("auto") == tried
+    assert forecasting.candidates("bf16") == ("bf16",)
 
 
 def test_time_follows_steps_accumulation_and_the_mean_length_of_rows(llama, answers, texts, config, monkeypatch):

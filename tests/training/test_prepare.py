@@ -88,9 +88,9 @@ def test_encoder_cannot_learn_text(bert, config):
         prepare(replace(config, model=bert))
 
 
-def test_mistakes_in_settings_method_model_and_data_come_together(config):
+def test_mistakes_in_settings_method_model_and_data_come_together(config, tmp_path):
     with pytest.raises(UserError) as caught:
-        prepare(replace(config, method="laro", model="tiny-ml", data="nowhere.csv", steps=0))
+        finetune(replace(config, method="laro", model="tiny-ml", data="nowhere.csv", steps=0), tmp_path / "run")
     text = str(caught.value)
     assert text.startswith("4 problems: (1) steps is 0")
     assert all(part in text for part in ("'laro'", "'tiny-ml'", "nowhere.csv"))

@@ -118,7 +118,9 @@ def doctor(as_json: bool) -> int:
         click.echo(json.dumps(found, ensure_ascii=False, indent=1, default=str))
     else:
         for check in found:
-            click.echo(f"{'✓' if check['ok'] else '·' if check['optional'] else '✗'} {check['name']:18} {check['found']}")
+            click.echo(
+                f"{'✓' if check['ok'] else '·' if check['optional'] else '✗'} {check['name']:18} {check['found']}"
+            )
             if not check["ok"]:
                 click.echo(f"  {'':18} fix: {check['fix']}")
     return 0 if all(check["ok"] or check["optional"] for check in found) else 1

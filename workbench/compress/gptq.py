@@ -17,12 +17,14 @@ Departures from the reference code, none of which changes the result beyond roun
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from workbench.compress.packing import check_bits
 from workbench.compress.records import IntWeight
-from workbench.compress.rtn import grid, resolve_group, round_to_grid
+from workbench.compress.rtn import grid, resolve_group
 from workbench.errors import UserError
 
 CHUNK = 128  # columns between two GEMMs
@@ -34,6 +36,7 @@ class Hessian:
     def __init__(self, width: int) -> None:
         self.width, self.tokens = width, 0
         self.total: Tensor | None = None
+        self._factored: tuple[tuple[float, bool], Factored] | None = None
 
     def add(self, x: Tensor) -> None:
         """Add inputs [..., in]; only the upper block triangle is computed."""
@@ -51,8 +54,42 @@ class Hessian:
         upper = torch.triu(self.total) / self.tokens
         return upper + torch.triu(upper, 1).t()
 
+    def factored(self, damping: float = 0.01, act_order: bool = False, name: str = "this layer") -> Factored:
+        """Everything that does not depend on the width, kept for the next one asked for with the same settings."""
+        if self._factored is None or self._factored[0] != (damping, act_order):
+            self._factored = (damping, act_order), prepare(self.matrix(), damping, act_order, name)
+        return self._factored[1]
 
-def factor(hessian: Tensor, damping: float = 0.01, name: str = "this layer") -> tuple[Tensor, float, int]:
+
+@dataclass(frozen=True)
+class Factored:
+    """A Hessian ready to quantize with: H, U of the (reordered, damped) H, the order, dead inputs, notes."""
+
+    hessian: Tensor
+    upper: Tensor
+    order: Tensor | None
+    dead: Tensor
+    notes: tuple[str, ...]
+
+
+def prepare(hessian: Tensor, damping: float = 0.01, act_order: bool = False, name: str = "this layer") -> Factored:
+    """Factor a Hessian [in, in]; see `quantize_gptq` for the arguments.
+
+    Raises:
+        UserError: when it cannot be factored.
+    """
+    dead = hessian.diagonal() <= 0
+    order = torch.argsort(hessian.diagonal(), descending=True) if act_order else None
+    upper, used = factor(hessian if order is None else hessian[order][:, order], damping, name)
+    notes = []
+    if bool(dead.any()):
+        notes.append(f"{name}: {int(dead.sum())} of {len(dead)} inputs were always zero; their weights were set to 0.")
+    if used != damping:
+        notes.append(f"{name}: damping raised from {damping:g} to {used:g} to make the Hessian positive definite.")
+    return Factored(hessian, upper, order, dead, tuple(notes))
+
+
+def factor(hessian: Tensor, damping: float = 0.01, name: str = "this layer") -> tuple[Tensor, float]:
     """Upper triangular U with (H + damping)⁻¹ = Uᵀ U.
 
     Args:
@@ -61,22 +98,21 @@ def factor(hessian: Tensor, damping: float = 0.01, name: str = "this layer") -> 
         name: the layer, for messages.
 
     Returns:
-        U in H's dtype, the damping that worked, and the number of dead inputs (always zero; their diagonal is set to 1).
+        U in H's dtype, and the damping that worked. Inputs that were always zero get a diagonal of 1.
 
     Raises:
         UserError: when H is not finite, or not positive definite even with damping 1.
     """
     if not bool(torch.isfinite(hessian).all()):
         raise UserError(f"the calibration inputs of {name} hold NaN or infinity; check the model in float32 first.")
-    work = hessian.double().clone()
-    diagonal = work.diagonal()
+    reverse = hessian.flip(0, 1).double()
+    diagonal = reverse.diagonal()
     dead = diagonal <= 0
     diagonal[dead] = 1.0
     mean = float(diagonal[~dead].mean()) if bool((~dead).any()) else 1.0
     used = damping
-    eye = torch.eye(len(work), dtype=work.dtype, device=work.device)
+    diagonal += used * mean
     while True:
-        reverse = (work + used * mean * eye).flip(0, 1)
         lower, failed = torch.linalg.cholesky_ex(reverse)
         if not int(failed):
             break
@@ -85,9 +121,24 @@ def factor(hessian: Tensor, damping: float = 0.01, name: str = "this layer") -> 
                 f"the Hessian of {name} is not positive definite even with damping {used:g}; "
                 "give more calibration text, or use method 'rtn'."
             )
-        used = min(1.0, max(used, 1e-3) * 10)
-    upper = torch.linalg.solve_triangular(lower.flip(0, 1), eye, upper=True)
-    return upper.to(hessian.dtype), used, int(dead.sum())
+        more = min(1.0, max(used, 1e-3) * 10)
+        diagonal += (more - used) * mean
+        used = more
+    return _invert_upper(lower.flip(0, 1)).to(hessian.dtype), used
+
+
+def _invert_upper(upper: Tensor) -> Tensor:
+    """Inverse of an upper triangular matrix by halves: a third of the arithmetic of solving against the identity."""
+    size = len(upper)
+    if size <= 256:
+        eye = torch.eye(size, dtype=upper.dtype, device=upper.device)
+        return torch.linalg.solve_triangular(upper, eye, upper=True)
+    half = size // 2
+    first, last = _invert_upper(upper[:half, :half]), _invert_upper(upper[half:, half:])
+    inverse = torch.zeros_like(upper)
+    inverse[:half, :half], inverse[half:, half:] = first, last
+    inverse[:half, half:] = -(first @ (upper[:half, half:] @ last))
+    return inverse
 
 
 def solve(
@@ -110,7 +161,8 @@ def solve(
     dtype = weight.dtype
     columns = (weight if order is None else weight[:, order]).t().contiguous()  # [in, out]
     lower = upper.t().contiguous()
-    inverse = 1.0 / upper.diagonal()
+    inverse = (1.0 / upper.diagonal()).tolist()
+    top = (1 << bits) - 1
     errors = torch.zeros_like(columns)
     codes = torch.empty(width, out, dtype=dtype, device=weight.device)
     scales, zeros = grid(weight.reshape(out, -1, group_size), bits, symmetric)  # [out, in/g]
@@ -138,9 +190,8 @@ def solve(
                 if order is not None:
                     index = int(order[j]) // group_size
                     step_of, zero_of = scales[:, index].to(dtype), zeros[:, index].to(dtype)
-                code = codes[j]
-                code.copy_(round_to_grid(column, step_of, zero_of, bits))
-                torch.sub(code, zero_of, out=errors[j]).mul_(step_of)  # ŵ
+                torch.div(column, step_of, out=codes[j]).round_().add_(zero_of).clamp_(0, top)  # as `round_to_grid`
+                torch.sub(codes[j], zero_of, out=errors[j]).mul_(step_of)  # ŵ
                 torch.sub(column, errors[j], out=errors[j]).mul_(inverse[j])
     loss = errors.square().sum(0)
     integers = codes.to(torch.uint8).t()
@@ -151,7 +202,7 @@ def solve(
 
 def quantize_gptq(
     weight: Tensor,
-    hessian: Tensor,
+    hessian: Tensor | Factored,
     *,
     bits: int = 4,
     group_size: int | None = 64,
@@ -164,7 +215,8 @@ def quantize_gptq(
 
     Args:
         weight: float [out, in].
-        hessian: mean of x xᵀ [in, in] over the calibration inputs.
+        hessian: mean of x xᵀ [in, in] over the calibration inputs; or that, factored (`act_order` and `damping` are
+            then already decided).
         bits: bits per weight: 2, 3, 4 or 8.
         group_size: weights that share a scale along the input; None: one scale per output channel.
         symmetric: no zero point.
@@ -181,17 +233,10 @@ def quantize_gptq(
     check_bits(bits)
     group = resolve_group(weight.shape[1], group_size, name)
     dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
-    weight, hessian = weight.to(dtype), hessian.to(dtype)
-    notes = []
-    dead = hessian.diagonal() <= 0
-    if bool(dead.any()):
-        weight = weight.masked_fill(dead, 0)
-        notes.append(f"{name}: {int(dead.sum())} of {len(dead)} inputs were always zero; their weights were set to 0.")
-    order = torch.argsort(hessian.diagonal(), descending=True) if act_order else None
-    ordered = hessian if order is None else hessian[order][:, order]
-    upper, used, _ = factor(ordered, damping, name)
-    if used != damping:
-        notes.append(f"{name}: damping raised from {damping:g} to {used:g} to make the Hessian positive definite.")
-    record, loss = solve(weight, upper, bits=bits, group_size=group, symmetric=symmetric, order=order)
-    energy = ((weight @ hessian) * weight).sum(1)
-    return record, torch.stack([loss, energy], 1), notes
+    weight = weight.to(dtype)
+    if isinstance(hessian, Tensor):
+        hessian = prepare(hessian.to(dtype), damping, act_order, name)
+    weight = weight.masked_fill(hessian.dead, 0)
+    record, loss = solve(weight, hessian.upper, bits=bits, group_size=group, symmetric=symmetric, order=hessian.order)
+    energy = ((weight @ hessian.hessian) * weight).sum(1)
+    return record, torch.stack([loss, energy], 1), list(hessian.notes)

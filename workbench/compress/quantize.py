@@ -194,9 +194,13 @@ def quantize_model(
     def solve(names: list[str], hessian: Hessian) -> None:
         weights = [matrix(targets[name]).float() for name in names]
         record, cost, notes = quantize_gptq(
-            torch.cat(weights), hessian.matrix(), bits=bits, group_size=group_size, symmetric=symmetric,
-            act_order=act_order, damping=damping, name=names[0],
-        )  # fmt: skip
+            torch.cat(weights),
+            hessian.factored(damping, act_order, names[0]),
+            bits=bits,
+            group_size=group_size,
+            symmetric=symmetric,
+            name=names[0],
+        )
         report.notes += notes
         start = 0
         for name, weight in zip(names, weights, strict=True):

@@ -56,6 +56,8 @@ def find_blocks(model: nn.Module, targets: dict[str, nn.Module]) -> list[Block]:
     Raises:
         UserError: when the model has no list of blocks with target layers inside.
     """
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise UserError(f"gptq walks one stack of blocks; {type(model).__name__} has two: use method 'rtn' or 'nf4'.")
     lists = []
     for name, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) and len({type(block) for block in module}) == 1:
@@ -175,6 +177,23 @@ def _watch(block: Block, leader: nn.Module, parts: list[Tensor], hessian: Hessia
         handle.remove()
 
 
+def _listen(block: Block, targets: dict[str, nn.Module], solve: Solve, parts: list[Tensor]) -> list[Tensor]:
+    """One pass of all parts over an unchanging block, which collects every group's Hessian at once."""
+    hessians = [Hessian(sizes(targets[names[0]])[1]) for names in block.groups]
+    handles = [
+        targets[names[0]].register_forward_pre_hook(lambda _, args, hessian=hessian: hessian.add(args[0]))
+        for names, hessian in zip(block.groups, hessians, strict=True)
+    ]
+    try:
+        parts = [block.run(hidden) for hidden in parts]
+    finally:
+        for handle in handles:
+            handle.remove()
+    for names, hessian in zip(block.groups, hessians, strict=True):
+        solve(names, hessian)
+    return parts
+
+
 def _in_passing(block: Block, targets: dict[str, nn.Module], solve: Solve, hidden: Tensor) -> Tensor:
     """One pass over the block, solving each group when its first layer is reached."""
     handles = []
@@ -205,6 +224,7 @@ def walk(
     windows: list[Tensor],
     solve: Solve,
     *,
+    changes: bool = True,
     budget: int = BUDGET,
     progress: Progress = silent,
 ) -> list[str]:
@@ -217,6 +237,7 @@ def walk(
         targets: name → layer, as `find_targets` gives them.
         windows: token ids, each (1, tokens).
         solve: called once per group, with the names and the Hessian of their common input.
+        changes: whether `solve` changes weights; if not, each block is passed once whatever the budget.
         budget: bytes of activations inside one block; decides how much text goes through at a time.
         progress: called after every block.
 
@@ -233,7 +254,9 @@ def walk(
     hidden = [_embed(model, blocks[0], part) for part in parts]
     reached = {name for block in blocks for names in block.groups for name in names}
     for index, block in enumerate(blocks):
-        if len(hidden) == 1:
+        if not changes:
+            hidden = _listen(block, targets, solve, hidden)
+        elif len(hidden) == 1:
             hidden = [_in_passing(block, targets, solve, hidden[0])]
         else:
             for names in block.groups:
@@ -285,5 +308,5 @@ class Calibration:
             groups.append(names)
             found.update(dict.fromkeys(names, hessian))
 
-        walk(model, targets, windows, keep, progress=progress)
+        walk(model, targets, windows, keep, changes=False, progress=progress)
         return cls(found, groups, sum(window.shape[1] for window in windows))

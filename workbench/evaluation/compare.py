@@ -11,21 +11,17 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import hashlib
-import json
-import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from workbench.data.examples import Examples
 from workbench.errors import JobError, UserError
+from workbench.evaluation import cells as store
 from workbench.evaluation.judging import judge, paired_tests
 from workbench.progress import Progress, part, silent
 
@@ -105,7 +101,7 @@ def compare(
         folder: where cells are kept; None keeps none.
         reference: the variant that the others are tested against; the first by default.
         progress: overall progress.
-        should_stop: asked between cells.
+        should_stop: asked at every step; finished cells are kept, the one at work is not.
 
     Raises:
         UserError: no variants, an unknown reference, data that cannot be measured on.
@@ -118,22 +114,25 @@ def compare(
         raise UserError(f"The reference {reference!r} is not compared; choose one of: {', '.join(variants)}.")
     settings = settings or Settings()
     given = {name: v if isinstance(v, Variant) else Variant(v, {"name": name}) for name, v in variants.items()}
-    _prepare(folder)
+    store.prepare(folder)
     common = _common(examples, settings)
+    ask = _Questions(examples, settings, folder, "questions-" + store.key(common))
     cells, failed = {}, []
     for number, (name, variant) in enumerate(given.items()):
-        key = _key(common, {"description": dict(variant.description)})
-        cell = _read(folder, key)
+        key = store.key(common, dict(variant.description))
+        cell = store.read(folder, key)
         if cell is None and should_stop():
             break
         inner = part(progress, number / len(given), (number + 1) / len(given))
         if cell is None:
             try:
-                cell = _measure(name, variant, examples, settings, folder, common, inner)
+                cell = _measure(name, variant, examples, settings, ask, _interruptible(inner, should_stop))
+            except _Stop:
+                break
             except JobError as error:
                 failed.append(f"{name}: {error}")
                 continue
-            _write(folder, key, {"key": key, "description": dict(variant.description), **cell})
+            store.write(folder, key, {"key": key, "description": dict(variant.description), **cell})
         # What this comparison calls it, and the file it has now, are no part of the measurement.
         cells[name] = {**cell, "row": {**cell["row"], "name": name, "disk_bytes": _disk(variant)}}
         inner(1, 1, f"{name}: perplexity {cell['row']['perplexity']:.4g}, accuracy {cell['row']['accuracy']:.2f}")
@@ -201,7 +200,7 @@ def measure(
         "accuracy_low": choice.low, "accuracy_high": choice.high, "accuracy_n": len(choice.items), "disk_bytes": None,
         "ram_bytes": weight_bytes(model), "prefill_tps": fast.prefill_tps, "decode_tps": fast.decode_tps,
     }  # fmt: skip
-    return _plain({
+    return store.plain({
         "row": row, "documents": text.documents.to_dict("records"), "items": choice.items.to_dict("records"),
         "speed": {**dataclasses.asdict(fast), "measured": fast.sentence()},
         "memory": {"peak_bytes": peak.bytes, "added_bytes": peak.added_bytes, "measured": peak.sentence()},
@@ -209,96 +208,62 @@ def measure(
     })  # fmt: skip
 
 
+class _Stop(Exception):
+    """Raised from progress inside a cell when a stop is asked for."""
+
+
+def _interruptible(progress: Progress, should_stop: Callable[[], bool]) -> Progress:
+    def inner(done: float, total: float, text: str) -> None:
+        if should_stop():
+            raise _Stop
+        progress(done, total, text)
+
+    return inner
+
+
+class _Questions:
+    """The questions: made with the first variant's tokenizer, then the same for all, also after an interruption."""
+
+    def __init__(self, examples: Examples, settings: Settings, folder: Path | None, key: str) -> None:
+        self.examples, self.settings, self.folder, self.key = examples, settings, folder, key
+        self.kept = store.read(folder, key)
+
+    def __call__(self, tokenizer: Any) -> list:
+        from workbench.evaluation.passages import Item, passage_choice
+
+        if self.kept is None:
+            s = self.settings
+            made = passage_choice(self.examples, tokenizer, items=s.items, choices=s.choices, seed=s.seed)
+            self.kept = {"items": [dataclasses.asdict(item) for item in made]}
+            store.write(self.folder, self.key, self.kept)
+        return [Item(**{**item, "choices": tuple(item["choices"])}) for item in self.kept["items"]]
+
+
 def _measure(
-    name: str,
-    variant: Variant,
-    examples: Examples,
-    settings: Settings,
-    folder: Path | None,
-    common: dict,
-    progress: Progress,
+    name: str, variant: Variant, examples: Examples, settings: Settings, ask: _Questions, progress: Progress
 ) -> dict[str, Any]:
     progress(0, 1, f"{name}: loading")
     begun = time.monotonic()
     model, tokenizer = variant.load()
     loaded = time.monotonic()
     try:
-        items = _questions(examples, tokenizer, settings, folder, common)
-        cell = measure(name, model, tokenizer, examples, items, settings, part(progress, 0.05, 1))
+        cell = measure(name, model, tokenizer, examples, ask(tokenizer), settings, part(progress, 0.05, 1))
     finally:
         del model
         gc.collect()
     return {**cell, "loading_seconds": loaded - begun, "measuring_seconds": time.monotonic() - loaded}
 
 
-def _questions(examples: Examples, tokenizer: Any, settings: Settings, folder: Path | None, common: dict) -> list:
-    """The questions: made with the first variant's tokenizer, then the same for all, also after an interruption."""
-    from workbench.evaluation.choice import Item, passage_choice
-
-    if "questions" not in common:
-        kept = _read(folder, key := "questions-" + _key(common, {}))
-        if kept is None:
-            made = passage_choice(
-                examples, tokenizer, items=settings.items, choices=settings.choices, seed=settings.seed
-            )
-            kept = {"items": [dataclasses.asdict(item) for item in made]}
-            _write(folder, key, kept)
-        common["questions"] = [Item(**{**item, "choices": tuple(item["choices"])}) for item in kept["items"]]
-    return common["questions"]
-
-
 def _common(examples: Examples, settings: Settings) -> dict[str, Any]:
     from workbench.machine import describe
 
     machine = {key: value for key, value in describe().items() if key != "date"}
-    texts = hashlib.sha256(json.dumps(examples.rows, sort_keys=True).encode()).hexdigest()
-    return {"format": FORMAT, "texts": texts, "settings": dataclasses.asdict(settings), "machine": machine}
-
-
-def _key(common: dict[str, Any], more: dict[str, Any]) -> str:
-    record = {key: value for key, value in common.items() if key != "questions"} | more
-    return hashlib.sha256(json.dumps(record, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:24]
-
-
-def _read(folder: Path | None, key: str) -> dict[str, Any] | None:
-    """A kept file; None when it is missing or was cut off (it is then made again)."""
-    if folder is None:
-        return None
-    try:
-        return json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-
-
-def _prepare(folder: Path | None) -> None:
-    """Make the folder and write to it once, before any model is loaded."""
-    if folder is not None:
-        _write(folder, probe := "probe", {})
-        (folder / f"{probe}.json").unlink()
-
-
-def _write(folder: Path | None, key: str, record: dict[str, Any]) -> None:
-    if folder is None:
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        half = folder / f".{key}-{os.getpid()}"
-        half.write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
-        os.replace(half, folder / f"{key}.json")
-    except OSError as error:
-        raise UserError(
-            f"Cannot keep results in {folder} ({error.strerror}); make room or choose a writable folder."
-        ) from error
-
-
-def _plain(value: Any) -> Any:
-    """Data that JSON can hold: numpy numbers as Python's, nan as None."""
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return {
+        "format": FORMAT,
+        "texts": store.key(examples.rows),
+        "settings": dataclasses.asdict(settings),
+        "machine": machine,
+    }
 
 
 def _budget(examples: Examples, settings: Settings, cells: Mapping[str, dict]) -> dict[str, Any]:

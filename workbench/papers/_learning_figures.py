@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from workbench.errors import UserError
 from workbench.figures import _frames, style
 from workbench.figures.formats import number
-from workbench.figures.scaling import _powers
+from workbench.figures.scaling import _beyond, _powers
 
 if TYPE_CHECKING:
     from workbench.scaling.learning_curve import LearningCurve
@@ -58,7 +58,7 @@ def learning_curve(curve: LearningCurve, target: float | None = None, held: pd.D
             rows = curve.data_for(target)
             told = f"An error of {number(target)} needs about {number(rows)} rows"
             beyond = np.log10(rows / curve.m_.max())
-            told += f", {beyond:.1f} decades beyond the data." if beyond > 0 else "."
+            told += f", {beyond:.1f} decades beyond the data." if beyond >= 0.05 else "."
         except UserError as error:
             told = str(error)
     reach = last * 3 if rows is None else min(max(last * 3, rows * 1.5), curve.m_.max() * 1e4)
@@ -81,6 +81,7 @@ def learning_curve(curve: LearningCurve, target: float | None = None, held: pd.D
             hovertemplate="target %{y:.3g} at %{x:.3g} rows<extra></extra>",
         )  # fmt: skip
     _regions(fig, curve, grid)
+    _beyond(fig, curve.m_.max(), grid[-1], np.log10(grid[-1] / curve.m_.max()))
     low = curve.predict(grid).min()
     _log_errors(fig, np.concatenate([curve.error_, [low]]), "Error (log scale)")
     _powers(fig, "x", "Training rows (log scale)", grid, pad=0.0)

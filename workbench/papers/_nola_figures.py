@@ -34,6 +34,16 @@ def points_ahead(best: pd.DataFrame) -> pd.DataFrame:
     return best.assign(points=100 * np.where(loss, -gap / other.to_numpy(), gap))
 
 
+def thin(count: float) -> str:
+    """A count with thin spaces between thousands."""
+    return f"{count:,.0f}".replace(",", "\u2009")
+
+
+def interval_words(seeds: int) -> str:
+    """What the bars of a figure mean."""
+    return f"Bars: 95 % interval over {seeds} seeds." if seeds > 1 else "One seed, no interval."
+
+
 def half_interval(values: pd.Series) -> float:
     """Half width of the 95 % Student interval of the mean; 0 for a single value."""
     if len(values) < 2:
@@ -85,17 +95,16 @@ def verdict(best: pd.DataFrame, note: str) -> go.Figure:
             hovertemplate=f"{words}: %{{x:+.2f}} points<extra></extra>",
         )  # fmt: skip
     counts = rows.groupby("arm")["trainable"].mean()
-    labels = [f"{arm}<br>{counts[arm]:,.0f}".replace(",", "\u2009") for arm in arms]
+    labels = [f"{arm}<br>{thin(counts[arm])}" for arm in arms]
     fig.update_yaxes(type="linear", tickmode="array", tickvals=list(range(len(arms))), ticktext=labels, showgrid=False)
     fig.update_yaxes(range=[-0.6, len(arms) - 0.2])
     fig.update_xaxes(type="linear", range=[low, high], title_text="Points ahead of LoRA r=1 (right is better)")
     fig.add_annotation(text="tied", x=0, y=len(arms) - 0.35, showarrow=False, font=MUTED)
     seeds = rows["seed"].nunique()
-    bars_say = f"Bars: 95 % interval over {seeds} seeds." if seeds > 1 else "One seed, no interval."
     return style.finish(
         fig, title="Below rank one: how far from LoRA r=1", alt=sentence(rows), left=186, plot=58 * len(arms),
         caption=f"Filled: loss on Python code, in percent. Hollow: passages dated right, in percent. Under each name: "
-        f"numbers trained in the adapter. {bars_say} {note}",
+        f"numbers trained in the adapter. {interval_words(seeds)} {note}",
     )  # fmt: skip
 
 
@@ -115,42 +124,58 @@ def against_count(best: pd.DataFrame, task: str = "python") -> go.Figure:
         best: rows at the chosen learning rate, of one or more seeds.
         task: `python` or `century`.
     """
-    words, unit, factor, _ = TASKS[choose("task", task, TASKS)]
+    words, unit, factor, better = TASKS[choose("task", task, TASKS)]
     rows = best[best["task"] == task]
-    fig = go.Figure()
-    values: dict[str, float] = {}
+    groups: dict[str, list[pd.DataFrame]] = {}  # NOLA's arms are one curve, every other arm a point
     for arm, own in rows.groupby("arm", sort=False):
-        look, test = style.look(own["method"].iloc[0]), own["test"] * factor
-        bar = {"type": "data", "array": [half_interval(test)], "color": look.stroke, "thickness": 1.5, "width": 4}
-        values[arm] = test.mean()
-        if own["method"].iloc[0] == "base":
-            fig.add_hline(y=values[arm], line={"color": look.stroke, "dash": "dot", "width": 1.5})
-            fig.add_annotation(
-                text="no adapter" if task == "python" else "output layer only", x=1, xref="paper", y=values[arm],
-                xanchor="right", yanchor="bottom", showarrow=False, font=MUTED,
-            )  # fmt: skip
+        curve = own["method"].iloc[0] == "nola" and arm.startswith("NOLA")
+        groups.setdefault("NOLA r=4" if curve else arm, []).append(own)
+    fig, values = go.Figure(), {}
+    for name, parts in groups.items():
+        parts.sort(key=lambda own: own["trainable"].mean())
+        y = [own["test"].mean() * factor for own in parts]
+        values |= {own["arm"].iloc[0]: value for own, value in zip(parts, y, strict=True)}
+        if parts[0]["method"].iloc[0] == "base":
             continue
-        half = "half" in arm
+        look, half = style.look(parts[0]["method"].iloc[0]), "half" in name
+        bars = [half_interval(own["test"] * factor) for own in parts]
+        own_point = name == "your NOLA"
         fig.add_scatter(
-            x=[own["trainable"].mean()], y=[values[arm]], mode="markers", name=arm, error_y=bar,
-            marker={"symbol": look.marker, "size": 12, "color": style.LIGHT["ground"] if half else look.fill,
-                    "line": {"color": look.stroke, "width": 2}},
-            hovertemplate=f"{arm}<br>%{{x:,.0f}} trained numbers<br>%{{y:.4g}} {unit}<extra></extra>",
+            x=[own["trainable"].mean() for own in parts], y=y, name=name, mode="markers+lines" if len(parts) > 1 else "markers",
+            error_y={"type": "data", "array": bars, "color": look.stroke, "thickness": 1.5, "width": 4},
+            line={"color": look.stroke, "width": 1.5},
+            marker={"symbol": "star" if own_point else look.marker, "size": 16 if own_point else 11,
+                    "color": style.LIGHT["accent"] if own_point else style.LIGHT["ground"] if half else look.fill,
+                    "line": {"color": style.LIGHT["text"] if own_point else look.stroke, "width": 2}},
+            hovertemplate=f"{name}<br>%{{x:,.0f}} trained numbers<br>%{{y:.4g}} {unit}<extra></extra>",
         )  # fmt: skip
-    wall = rows.loc[rows["arm"] == REFERENCE, "trainable"].mean()
+    trained = rows[rows["method"] != "base"]
+    wall = trained.loc[trained["arm"] == REFERENCE, "trainable"].mean()
     fig.add_vline(x=wall, line={"color": style.LIGHT["muted"], "width": 1, "dash": "dash"})
-    fig.add_annotation(
-        text="rank one: LoRA's smallest", x=np.log10(wall), y=1, yref="paper", xanchor="right", yanchor="top",
-        xshift=-6, showarrow=False, font=MUTED,
+    low, high = trained["test"].min() * factor, trained["test"].max() * factor
+    room = 0.14 * (high - low) or 1.0
+    floor = values.get("nothing")
+    notes = [(np.log10(wall), "right", -6, "rank one: LoRA's smallest")]
+    if floor is not None:
+        what = "no adapter" if task == "python" else "output layer only"
+        notes.append((0, "left", 6, f"{what}: {floor:.3g} {'(above)' if better < 0 else '(below)'}"))
+    for x, anchor, shift, text in notes:
+        fig.add_annotation(
+            text=text, x=x, xref="x" if anchor == "right" else "paper", y=1 if better < 0 or anchor == "right" else 0,
+            yref="paper", xanchor=anchor, yanchor="bottom" if better > 0 and anchor == "left" else "top", xshift=shift,
+            showarrow=False, font=MUTED,
+        )  # fmt: skip
+    counts = sorted(trained["trainable"].unique())
+    fig.update_xaxes(
+        type="log", title_text="Numbers trained in the adapter (log scale)", tickmode="array", tickvals=counts,
+        ticktext=[thin(count) for count in counts],
     )  # fmt: skip
-    fig.update_xaxes(type="log", title_text="Numbers trained in the adapter")
-    fig.update_yaxes(type="linear", title_text=f"{words} ({unit})")
+    fig.update_yaxes(type="linear", title_text=f"{words} ({unit})", range=[low - room, high + 2 * room])
     seeds = rows["seed"].nunique()
-    bars = f"Bars: 95 % interval over {seeds} seeds." if seeds > 1 else "One seed, no interval."
     alt = f"{words} against trained numbers: " + ", ".join(f"{arm} {value:.3g}" for arm, value in values.items()) + "."
     return style.finish(
-        fig, title=f"{words} against the count of trained numbers", alt=alt, top=style.TOP + 88,
-        caption=f"{bars} Hollow: adapter on every second layer only.",
+        fig, title="Quality against trained numbers", alt=alt, top=style.TOP + 24 * -(-len(fig.data) // 2),
+        caption=f"{interval_words(seeds)} Hollow: adapter on every second layer only.",
     )  # fmt: skip
 
 
@@ -180,7 +205,7 @@ def sum_of_matrices(coeffs: tuple[float, ...], seed: int = 0, shape: tuple[int, 
     fig.update_yaxes(type="linear", tickmode="array", tickvals=tops, ticktext=names, showgrid=False)
     fig.update_xaxes(type="linear", showticklabels=False, ticks="", showgrid=False, title_text=f"{columns} columns")
     return style.finish(
-        fig, title="One factor as a sum of frozen random matrices", left=128, plot=74 * len(names),
+        fig, title="One factor, a sum of random matrices", left=128, plot=74 * len(names),
         alt=f"{len(coeffs)} random matrices with coefficients {', '.join(f'{c:+.1f}' for c in coeffs)} and their sum.",
         caption="Only the coefficients are trained; the matrices come back from their seed. Blue −1, white 0, red 1.",
     )  # fmt: skip

@@ -9,7 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.figures import _frames, style
-from workbench.figures.scaling import RAMP, _powers
+from workbench.figures._switch import log_ticks
+from workbench.figures.scaling import RAMP, _beyond, _powers
 
 if TYPE_CHECKING:
     from workbench.scaling.overtraining import Chain
@@ -81,18 +82,22 @@ def parallel_lines(
     c = np.geomspace(fitted["C"].min() / 2, max(1e22, 2 * target), 60)
     fig = go.Figure()
     shown = sorted({20.0, 320.0, float(ratio)})
+    heights = np.array([law.loss(c, m) - law.E for m in shown])
+    low, high = _frames.spread(heights.ravel(), log=True)
+    pixels = (np.log10(heights[:, 0]) - low) / (high - low) * style.PLOT
+    shifts = np.array(_frames.apart(pixels, 15)) - pixels
     for index, m in enumerate(shown):
         color = style.LIGHT["accent"] if m == ratio else style.readable(RAMP[min(5, 2 * index)], style.LIGHT["ground"])
-        y = law.loss(c, m) - law.E
+        y = heights[index]
+        fig.add_annotation(
+            text=f"M = {m:g}", x=np.log10(c[0]), y=np.log10(y[0]), xanchor="right", xshift=-4, yshift=float(shifts[index]),
+            showarrow=False, font={"size": 12, "color": color},
+        )  # fmt: skip
         for part, dash in ((c <= fitted["C"].max(), "solid"), (c >= fitted["C"].max() / 1.4, "dash")):
             fig.add_scatter(
                 x=_frames.plain(c[part]), y=_frames.plain(y[part]), mode="lines", showlegend=False, name=f"M = {m:g}",
                 line={"color": color, "width": 2, "dash": dash}, hovertemplate=f"{m:g} tokens per parameter<extra></extra>",
             )  # fmt: skip
-        fig.add_annotation(
-            text=f"M = {m:g}", x=np.log10(c[0]), y=np.log10(y[0]), showarrow=False, yshift=9, xshift=22,
-            font={"size": 12, "color": color},
-        )  # fmt: skip
     far = runs[(runs["N"] > 1e9) & (runs["M"].round() != 80)]
     ahead = law.loss_nd(far["N"], far["D"]) - law.E
     dots = [(fitted["C"], fitted["loss"] - law.E, "fitted run", True), (far["C"], ahead, "predicted", False)]
@@ -115,10 +120,12 @@ def parallel_lines(
                  "color": style.LIGHT["accent"]},
         hovertemplate="your model<br>%{y:.3f} nats above the floor<extra></extra>",
     )  # fmt: skip
-    _powers(fig, "x", "Training compute (FLOP, log scale)", c)
-    heights = np.concatenate([law.loss(c, m) - law.E for m in shown])
-    _powers(fig, "y", "Loss above the floor (nats, log scale)", heights)
+    _powers(fig, "x", "Training compute (FLOP, log scale)", np.append(c, c[0] / 30))
+    ticks, texts = log_ticks(10**low, 10**high)
+    fig.update_yaxes(type="log", range=[low, high], tickmode="array", tickvals=ticks, ticktext=texts)
+    fig.update_yaxes(title_text="Loss above the floor (nats, log scale)")
     decades = max(0.0, np.log10(target / fitted["C"].max()))
+    _beyond(fig, float(fitted["C"].max()), float(c[-1]), np.log10(c[-1] / fitted["C"].max()))
     sentence = (
         f"{size / 1e9:.3g} B parameters on {size * ratio / 1e9:.3g} B tokens: loss {told['loss']:.3f} "
         f"({told['loss_low']:.2f} to {told['loss_high']:.2f}), mean error {100 * told['error']:.1f} %"

@@ -20,12 +20,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from workbench.errors import choose
 from workbench.papers import _nola_figures
+from workbench.papers.cells import cell
 from workbench.papers.finding import Finding
 from workbench.progress import Progress, part, silent
 
@@ -58,7 +60,7 @@ CARD = {
 }  # fmt: skip
 
 TARGETS = ("q_proj", "v_proj")
-RATES = (1e-3, 4e-3, 1.6e-2, 6.4e-2)
+RATES = (4e-3, 1.6e-2, 6.4e-2, 2.56e-1)
 RANK = 4
 ARMS = {  # name: (method, share of C, on every second layer only)
     "nothing": ("base", 0.0, False),
@@ -87,8 +89,8 @@ def plans(scale: str) -> dict[str, Any]:
             "century": Plan("tiny-lm", window=32, batch=4, steps=2, evaluated=8, tested=8),
         },
         "small": {
-            "python": Plan("tiny-lm", window=64, batch=4, steps=60, evaluated=64, tested=384, documents=60),
-            "century": Plan("tiny-lm", window=48, batch=8, steps=40, evaluated=128, tested=640),
+            "python": Plan("tiny-lm", window=64, batch=4, steps=50, evaluated=64, tested=256, documents=60),
+            "century": Plan("tiny-lm", window=40, batch=8, steps=36, evaluated=128, tested=900),
         },
         "full": {
             "python": Plan("smollm2-135m", window=256, batch=16, steps=400, evaluated=128, tested=768, documents=160),
@@ -128,7 +130,7 @@ def experiment(
         for arm in arms:
             done = len({(row["task"], row["arm"]) for row in rows})
             inner = part(progress, done / total, (done + 1) / total)
-            rows += run_arm(task, arm, rates, seed, inner)
+            rows += cell(f"{task.name}, {arm}", partial(run_arm, task, arm, rates, seed, inner))
     rows += [{"seed": seed, "task": "memory", **row} for row in backward_memory(device)]
     table = pd.DataFrame(rows)
     ran = {name: asdict(task_plan) for name, task_plan in plan.items()}
@@ -171,7 +173,7 @@ def run_arm(task: Task, arm: str, rates: tuple[float, ...], seed: int, progress:
     return rows
 
 
-def one_point(count: int, rate: float = 1.6e-2, scale: str = "small", seed: int = 0) -> dict[str, Any]:
+def one_point(count: int, rate: float = 6.4e-2, scale: str = "small", seed: int = 0) -> dict[str, Any]:
     """Train NOLA with about `count` numbers on the task `python` at one learning rate: a point of the lesson's slider.
 
     Args:

@@ -158,8 +158,9 @@ def note(rows: pd.DataFrame, held: list[np.ndarray], choices: int) -> str:
     below, two, compute = (f"{share:.0%}" for share in every.mean(axis=1))
     return (
         f"Fitted to all training runs the margin is {margin(rows, 'all'):+.2f} points. Of {choices} choices of four fifths, "
-        f"the median stays below 2 % in {below}, the worst error below that of two exponents in {two} and below that of compute "
-        f"alone in {compute}; all at once in {every.all(axis=0).mean():.0%}. Own small models (part B) wait for the sweep."
+        f"the median stays below 2 % in {below}, the worst error below that of two exponents in {two} and below that of "
+        f"compute alone in {compute}; all at once in {every.all(axis=0).mean():.0%}. "
+        "Own small models (part B) wait for the sweep."
     )
 
 

@@ -1,7 +1,8 @@
 """Re-run a paper's claim over seeds; write its badge when the run is enough for a verdict.
 
-Every finished seed is kept in the user's cache until all are done, so a run that was killed continues with the next
-seed. The kept seeds are thrown away as soon as the page, its blocks, the scale or the machine's versions differ.
+Every finished seed, and every finished piece of the seed in work (see `cells`), is kept in the user's cache until all
+seeds are done, so a run that was killed goes on where it was. What is kept is thrown away as soon as the page, its blocks,
+the scale or the machine's versions differ.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 from workbench import machine
 from workbench.errors import UserError, choose
-from workbench.papers import badge
+from workbench.papers import badge, cells
 from workbench.papers.catalogue import load_card, load_page, module_name
 from workbench.paths import home
 from workbench.progress import Progress, part, silent
@@ -45,7 +46,7 @@ def reproduce(
         progress: called with done, total, text.
         device: torch device name; None lets the page choose.
         badges: folder the badge is written to, by default `assets/findings`.
-        keep: file that holds the finished seeds until all are done, by default one in the user's cache.
+        keep: file that holds what is finished until all is done, by default one in the user's cache.
         each: called with every seed's record as soon as it is there.
 
     Returns:
@@ -64,23 +65,32 @@ def reproduce(
     page = load_page(slug)
     where = machine.describe()
     keep = keep or home() / "findings" / f"{slug}-{scale}.json"
-    print_of = fingerprint(card, scale, device)
-    done = kept_seeds(keep, print_of)
+    kept = kept_work(keep, fingerprint(card, scale, device))
+    done, pieces = kept["seeds"], kept["pieces"]
     for index, seed in enumerate(wanted):
         if str(seed) not in done:
             start = time.monotonic()
             inner = part(progress, index / len(wanted), (index + 1) / len(wanted))
-            finding = page.experiment(scale=scale, seed=seed, device=device, progress=inner)
+            before = pieces.setdefault(str(seed), {"seconds": 0.0, "cells": {}})
+            spent = before["seconds"]
+
+            def save(start: float = start, spent: float = spent, before: dict[str, Any] = before) -> None:
+                before["seconds"] = spent + time.monotonic() - start
+                badge.write_json(keep, kept)
+
+            with cells.keeping(before["cells"], save):
+                finding = page.experiment(scale=scale, seed=seed, device=device, progress=inner)
             done[str(seed)] = {
                 "seed": seed,
                 "margin": float(finding.margin) if math.isfinite(finding.margin) else None,
                 "holds": bool(finding.holds),
-                "seconds": round(time.monotonic() - start, 1),
+                "seconds": round(spent + time.monotonic() - start, 1),
                 "rows": json.loads(finding.rows.assign(seed=seed).to_json(orient="records", double_precision=10)),
                 "ran": finding.ran,
                 "note": finding.note,
             }
-            badge.write_json(keep, {"fingerprint": print_of, "seeds": done})
+            del pieces[str(seed)]
+            badge.write_json(keep, kept)
         if each:
             each(done[str(seed)])
     progress(1.0, 1.0, f"{slug}: {len(wanted)} seeds done")
@@ -121,7 +131,7 @@ def check_device(device: str | None) -> None:
 
 
 def fingerprint(card: dict[str, Any], scale: str, device: str | None) -> str:
-    """16 hex digits of what a kept seed depends on: page, all sources beside its blocks, scale, device, versions."""
+    """16 hex digits of what kept work depends on: page, all sources beside its blocks, scale, device, versions."""
     digest = hashlib.sha256(json.dumps([scale, device, machine.versions("torch", "transformers", "peft")]).encode())
     sources = {Path(__file__).parent / f"{module_name(card['slug'])}.py"}
     for block in card["blocks"]:
@@ -134,9 +144,9 @@ def fingerprint(card: dict[str, Any], scale: str, device: str | None) -> str:
     return digest.hexdigest()[:16]
 
 
-def kept_seeds(path: Path, print_of: str) -> dict[str, Any]:
-    """Seeds an interrupted run left behind, or nothing when they belong to other sources."""
-    if not path.is_file():
-        return {}
-    record = json.loads(path.read_text(encoding="utf-8"))
-    return record["seeds"] if record.get("fingerprint") == print_of else {}
+def kept_work(path: Path, print_of: str) -> dict[str, Any]:
+    """What an interrupted run left behind, or nothing when it belongs to other sources."""
+    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if record.get("fingerprint") == print_of:
+        return record
+    return {"fingerprint": print_of, "seeds": {}, "pieces": {}}

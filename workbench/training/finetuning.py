@@ -79,7 +79,6 @@ def finetune(
         UserError: settings, data, model or folder that cannot work; nothing has been written then.
         JobError: the numbers broke, or disk or memory gave out; the last whole checkpoint is kept.
     """
-    config.check()
     folder = Folder(Path(directory))
     stored = _finished(folder, config)
     if stored is not None:

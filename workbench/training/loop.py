@@ -87,7 +87,7 @@ class Watch(TrainerCallback):
         self.config, self.progress, self.should_stop, self.log = config, progress, should_stop, log
         self.stopped = self.early = False
         self.step_seconds: list[float] = []
-        self.text = "first step"
+        self.text = "first evaluation and first step"
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict, **_: Any
@@ -125,6 +125,10 @@ class Watch(TrainerCallback):
         elif self.config.early_stopping and len(losses) - 1 - best >= self.config.early_stopping:
             self.early = True
             control.should_save = control.should_training_stop = True
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Say what the wait before the first step is for."""
+        self.progress(state.global_step, state.max_steps, self.text)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Start the clock of one update."""

@@ -112,7 +112,12 @@ def mup_init_(model: nn.Module, base: nn.Module, *, zero_readout: bool = False) 
         name
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear)
-        and (module is head or isinstance(module, MupReadout) or widths.get(f"{name}.weight", _FIXED).role == "output")
+        and (
+            module is head
+            or isinstance(module, MupReadout)
+            or id(module.weight) in tied
+            or widths.get(f"{name}.weight", _FIXED).role == "output"
+        )
     }
     free = {name for name in readouts if id(model.get_submodule(name).weight) not in tied}
     if zero_readout and not free:
