@@ -474,7 +474,18 @@ def test_a_fresh_process_loads_every_adapter_to_the_same_output(tmp_path):
 
 def test_every_method_file_says_what_the_room_needs():
     for method in adapters.methods():
-        assert set(method) >= {"name", "prefix", "config", "model", "layer", "paper", "family", "tiny", "help", "module"}
+        assert set(method) >= {
+            "name",
+            "prefix",
+            "config",
+            "model",
+            "layer",
+            "paper",
+            "family",
+            "tiny",
+            "help",
+            "module",
+        }
         fields = PEFT_TYPE_TO_CONFIG_MAPPING[method["name"].upper()].__dataclass_fields__
         inherited = PeftConfig.__dataclass_fields__
         silent = [name for name, f in fields.items() if name not in inherited and not f.metadata.get("help")]

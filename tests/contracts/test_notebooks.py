@@ -100,9 +100,11 @@ def test_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
     for name, value in {"WORKBENCH_RUNS": tmp_path / "runs", "HF_HUB_OFFLINE": 1}.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "2"))
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
     text = json.dumps(notebook)
-    assert "Traceback" not in text
+    assert "Traceback (most recent call last)" not in text
     warned = [
         line for cell in notebook.cells if cell.cell_type == "code" for out in cell.outputs
         if out.get("name") == "stderr" for line in out["text"].splitlines() if "Warning" in line

@@ -2,12 +2,14 @@
 
 import json
 import math
+import subprocess
+import sys
 import types
 
 import pandas as pd
 import pytest
 
-from workbench.errors import UserError
+from workbench.errors import JobError, UserError
 from workbench.papers import Finding, badge, job, reproduce
 from workbench.papers.catalogue import load_card
 from workbench.papers.cells import cell
@@ -101,8 +103,23 @@ def test_an_interrupted_seed_continues_with_the_next_piece(tmp_path, monkeypatch
     result = run(tmp_path, seeds=2)
     assert calls == ["a", "b", "b", "c", "a", "b", "c"]  # the second seed shares nothing with the first
     assert [row["name"] for row in result["rows"]] == list("abcabc")
-    assert list((tmp_path / "home" / "findings").iterdir()) == []
+    assert list((tmp_path / "home" / "findings").glob("*.json")) == []
     assert cell("a", lambda: 5) == 5  # outside a run nothing is kept
+
+
+def test_a_second_process_on_the_same_work_is_refused_and_may_follow_when_the_first_has_ended(page, tmp_path):
+    keep = tmp_path / "kept.json"
+    code = (
+        "import sys, time; from pathlib import Path; from workbench.papers.reproduction import only_one\n"
+        "with only_one(Path(sys.argv[1]), 'nola'):\n    print('held', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(keep)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(JobError, match="another process"):
+            run(tmp_path, keep=keep)
+        assert page == []
+        other.kill()
+    assert run(tmp_path, keep=keep)["slug"] == "nola"
 
 
 def test_kept_seeds_of_other_sources_are_not_used(page, tmp_path, monkeypatch):
@@ -120,9 +137,7 @@ def test_a_badge_whose_threshold_was_moved_counts_as_not_run(page, tmp_path):
 
 
 def test_a_margin_that_is_not_a_number_is_kept_as_nothing(page, tmp_path, monkeypatch):
-    broken = types.SimpleNamespace(
-        experiment=lambda **_: Finding(pd.DataFrame([{"value": math.nan}]), None, math.nan)
-    )
+    broken = types.SimpleNamespace(experiment=lambda **_: Finding(pd.DataFrame([{"value": math.nan}]), None, math.nan))
     monkeypatch.setattr("workbench.papers.reproduction.load_page", lambda slug: broken)
     result = run(tmp_path)
     assert result["badge"] == "fails"

@@ -7,17 +7,20 @@ the scale or the machine's versions differ.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.util
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from workbench import machine
-from workbench.errors import UserError, choose
+from workbench.errors import JobError, UserError, choose
 from workbench.papers import badge, cells
 from workbench.papers.catalogue import load_card, load_page, module_name
 from workbench.paths import home
@@ -55,6 +58,7 @@ def reproduce(
 
     Raises:
         UserError: unknown slug or scale, fewer than one seed, repeated seeds, a device this machine does not have.
+        JobError: another process is reproducing this page and keeps its work in the same file.
     """
     card = load_card(slug)
     choose("scale", scale, SCALES)
@@ -63,8 +67,17 @@ def reproduce(
         raise UserError(f"Seeds {seeds!r} cannot be run; give a number of at least 1, or distinct seeds from 0 up.")
     check_device(device)
     page = load_page(slug)
-    where = machine.describe()
     keep = keep or home() / "findings" / f"{slug}-{scale}.json"
+    with only_one(keep, slug):
+        return _run(page, card, scale, wanted, progress, device, badges, keep, each)
+
+
+def _run(
+    page: ModuleType, card: dict[str, Any], scale: str, wanted: list[int], progress: Progress, device: str | None,
+    badges: Path | None, keep: Path, each: Callable[[dict[str, Any]], None] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """The seeds one after the other; `reproduce` has checked its arguments and holds the lock."""
+    slug, where = card["slug"], machine.describe()
     kept = kept_work(keep, fingerprint(card, scale, device))
     done, pieces = kept["seeds"], kept["pieces"]
     for index, seed in enumerate(wanted):
@@ -118,6 +131,22 @@ def reproduce(
     return result
 
 
+@contextmanager
+def only_one(keep: Path, slug: str) -> Iterator[None]:
+    """Hold the kept work of a run alone: two processes would overwrite each other's finished pieces.
+
+    Raises:
+        JobError: when another process holds it; the system lets go when that process ends, however it ends.
+    """
+    keep.parent.mkdir(parents=True, exist_ok=True)
+    with keep.with_suffix(".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise JobError(f"{slug} is being reproduced by another process; wait for it to end, or stop it.") from error
+        yield
+
+
 def check_device(device: str | None) -> None:
     """Refuse a device that this machine does not have, before anything is loaded."""
     if device is None or device == "cpu":
@@ -131,9 +160,10 @@ def check_device(device: str | None) -> None:
 
 
 def fingerprint(card: dict[str, Any], scale: str, device: str | None) -> str:
-    """16 hex digits of what kept work depends on: page, all sources beside its blocks, scale, device, versions."""
+    """16 hex digits of what kept work depends on: page and helpers, all sources beside its blocks, scale, device, versions."""
     digest = hashlib.sha256(json.dumps([scale, device, machine.versions("torch", "transformers", "peft")]).encode())
-    sources = {Path(__file__).parent / f"{module_name(card['slug'])}.py"}
+    folder = Path(__file__).parent
+    sources = {folder / f"{module_name(card['slug'])}.py", *folder.glob("_[!_]*.py")}  # helpers of pages start with _
     for block in card["blocks"]:
         spec = importlib.util.find_spec(block)
         if spec is None or spec.origin is None:
