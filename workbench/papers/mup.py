@@ -322,3 +322,19 @@ def linear_curves(widths: tuple[int, ...], steps: int = 40, rate: float = 0.3, s
             loss.backward()
             optimizer.step()
     return pd.DataFrame(rows)
+
+
+def regime_in_words(c: float) -> str:
+    """What becomes of a wide network with the standard start when its SGD rate falls as n^(−c) (lesson only)."""
+    from workbench.training.mup import abc_regime
+
+    found = abc_regime((0, 0, 0, 0), (0, 0.5, 0.5, 0.5), c)
+    if not found["stable"]:
+        return "unstable, it blows up with width"
+    if not found["nontrivial"]:
+        return "stable, but nothing is learned in finite time"
+    return (
+        "stable, "
+        + ("features move" if found["feature_learning"] else "features frozen (a kernel)")
+        + f", r = {found['r']:g}"
+    )
