@@ -39,7 +39,7 @@ def test_the_right_rates_pass():
         ([-0.5, 0, 0, 0.5], [0.5] * 4, 0, "unit size"), ([0.5, 0.5, 0.5, 1], [0] * 4, -1, "layer 1: a + b is 0.5 too large"),
         ([0, 0.5, 0, 1], [0] * 4, -1, "layer 3: a + b is 0.5 too small"), ([0, 0.5, 0.5, 1], [0] * 4, 0, "still muP's"),
         ([0, 0.5, 0.5, 1], [0] * 4, -0.5, "same again"), ([0, 0.5, 0.5, 1], [0] * 4, 1, "wrong sign"),
-        ([0, 0.5, 0.5, 1], [0] * 4, -3, "unstable with r = -2"),
+        ([0, 0.5, 0.5, 1], [0] * 4, -3, "unstable with r = -4"),
     ],
 )  # fmt: skip
 def test_wrong_exponents_get_their_hint(a, b, c, hint):

@@ -43,7 +43,7 @@ def output(options):
 @click.option("--fresh", is_flag=True, help="Start anew instead of continuing or showing the last one.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def demo(model: str, data: str, steps: int, seed: int, fresh: bool, as_json: bool) -> None:
-    """Fine-tune a real language model, compress it nine ways, compare them all, write report.html.
+    """Fine-tune a real language model, compress it seven ways, compare all nine, write report.html.
 
     Interrupt it at any time and start it again: finished parts are not redone.
     """

@@ -60,7 +60,7 @@ def lr_transfer(rows: pd.DataFrame, *, unit: str = "nats", note: str = "") -> go
     _log_axis(fig, "x", rows["rate"].to_numpy(float))
     fig.update_layout(hovermode="closest", showlegend=True, legend={"title": {"text": "width "}})
     seeds = rows["seed"].nunique() if "seed" in rows else 1
-    caption = "Each bowl is one width; its lowest point is marked, the dotted line joins them. "
+    caption = "Each bowl is one width, thicker is wider; its lowest point is marked, the dotted line joins them. "
     caption += f"Bars: 95 % interval over {seeds} seeds." if seeds > 1 else "One seed, no interval."
     return style.finish(
         fig, title=title, alt="Rate of lowest loss, " + "; ".join(told) + ".", caption=f"{caption} {note}".strip(),
@@ -83,11 +83,12 @@ def _panel(
     for width in cells.index.unique("width"):
         bowl = cells.loc[width].sort_index()
         color, marker = _look(widths.index(width), len(widths))
+        thick = 1.2 + 1.8 * widths.index(width) / max(1, len(widths) - 1)  # wider network, thicker line
         at = bowl["mean"].idxmin()
         marks.append((width, at, bowl.loc[at], color, marker))
         fig.add_scatter(
             x=_frames.plain(bowl.index), y=_frames.plain(base + (bowl["mean"] - low) / (high - low)), mode="lines+markers",
-            name=f"{width}", showlegend=legend, legendgroup=f"{width}", line={"color": color, "width": 2},
+            name=f"{width}", showlegend=legend, legendgroup=f"{width}", line={"color": color, "width": thick},
             marker={"color": color, "size": 5, "symbol": marker},
             hovertext=[f"{kind}, width {width}<br>rate {rate:.3g}<br>loss {10**v:.4g}" for rate, v in bowl["mean"].items()],
             hovertemplate="%{hovertext}<extra></extra>",
@@ -173,7 +174,7 @@ def coordinate_check(rows: pd.DataFrame) -> go.Figure:
     fig = go.Figure()
     fig.update_xaxes(title_text="Width (units, log scale)", type="log")
     fig.update_yaxes(title_text="Mean change (no unit, log scale)", type="log")
-    title = "How far a few steps move each layer's output"
+    title = "How far each layer moves, by width"
     if rows.empty:
         return _nothing(fig, title, "One line per layer appears here. Run the coordinate check to fill it.")
     kinds, layers = list(dict.fromkeys(rows["parametrization"])), list(dict.fromkeys(rows["layer"]))
