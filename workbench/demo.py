@@ -39,12 +39,12 @@ TRAINING = {
     "window": WINDOW,
     "method": "lora",
     "learning_rate": 1e-3,
-    "eval_rows": 16,
+    "eval_rows": 12,
     "eval_every": 20,
 }
-TOKENS, ITEMS, SAMPLES, NEW_TOKENS = 4096, 32, 3, 24
+TOKENS, ITEMS, SAMPLES, NEW_TOKENS = 2560, 32, 3, 16
 NOTHING = {"seconds": 0.0, "peak_bytes": 0, "layers": []}  # what making a model cost that was not compressed
-CALIBRATION = {"samples": 24, "window": 256}
+CALIBRATION = {"samples": 16, "window": 256}
 
 
 def start_or_continue(config: dict[str, Any], *, fresh: bool = False, progress: Progress = silent) -> dict[str, Any]:

@@ -163,3 +163,30 @@ def test_refusals():
         mup_param_groups(llama(64), llama(32), 0.0)
     with pytest.raises(UserError, match="same length"):
         abc_regime([0, 0], [0], 0)
+
+
+def test_readout_and_hidden_biases_of_default_linears_start_at_the_bases_size():
+    torch.manual_seed(0)
+    model, base = mlp(1024), mlp(64)
+    before = copy.deepcopy(model.state_dict())
+    after = mup_init_(model, base).state_dict()
+    for name in ("2.bias", "4.weight", "4.bias"):  # torch made them 4 = √16 times smaller than at the base
+        assert torch.allclose(after[name], 4 * before[name])
+    for name in ("0.weight", "0.bias", "2.weight"):
+        assert torch.equal(after[name], before[name])
+
+
+@pytest.mark.parametrize("width", [64, 128])
+def test_a_zero_readout_is_zero_at_every_width_the_base_included(width):
+    model = mup_init_(mlp(width), mlp(64), zero_readout=True)
+    assert not model[4].weight.any() and model[2].weight.any()
+    language = mup_init_(llama(width), llama(64), zero_readout=True)
+    assert not language.lm_head.weight.any()
+
+
+def test_a_zero_readout_without_a_free_readout_is_refused_before_anything_changes():
+    model = llama(64, tied=True)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(UserError, match="MupReadout"):
+        mup_init_(model, llama(32, tied=True), zero_readout=True)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -38,7 +38,7 @@ def output(options):
 @click.command()
 @click.option("--model", default="smollm2-135m", show_default=True, help=MODEL_HELP)
 @click.option("--data", default="moby-dick", show_default=True, help="Bundled text or your own file.")
-@click.option("--steps", default=60, show_default=True, type=click.IntRange(1), help="Fine-tuning steps.")
+@click.option("--steps", default=40, show_default=True, type=click.IntRange(1), help="Fine-tuning steps.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the split, the order and the calibration.")
 @click.option("--fresh", is_flag=True, help="Start anew instead of continuing or showing the last one.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")

@@ -2,13 +2,17 @@
 
     workbench sweep                      # every run that the table does not hold yet; stop it and start it again at will
 
-Each run trains a Llama-architecture decoder on bytes (vocabulary 256, windows of 128) of the training part of the bundled
-texts and reports the mean loss in nats per byte over a fixed sample of held-out documents. AdamW (0.9, 0.95), weight decay
-0.1, gradient norm 1, 5 % linear warm-up, cosine to a *fixed* final rate 1e-5 (arXiv 2503.04715 shows that a final rate tied
-to the peak moves the optimum). Text is never repeated within a run: the largest budget is smaller than the corpus.
+Each run trains a Llama-architecture decoder on characters (ASCII, vocabulary 128, windows of 64) of the training part of the
+bundled texts and reports the mean loss in nats per character over a fixed sample of held-out documents. Windows are drawn without
+replacement, so no text is seen twice within a run; runs of one seed read the same windows in the same order. Runs that
+differ in the learning rate only are trained side by side (`workbench.scaling.fleet`, which holds the recipe).
 
-Columns: n (parameters without embeddings), n_total, d (training tokens, here bytes), lr, batch_tokens, seed, loss (nats per
-token), width, layers, steps, seconds, role ("grid" or "large": the held-out larger models at one learning rate).
+Grid: 3 sizes × 3 budgets × 4 batches (×2 apart) × 6 rates (×√2·2 apart). The batches shift with the budget, so that the best one
+does not sit on the edge. Three seeds for the smallest size. The larger runs (role "large") are there to be predicted: they take one
+setting each, given before they were run.
+
+Columns: n (parameters without embeddings), n_total, d (training tokens, here characters), lr, batch_tokens, seed, loss (nats per
+token), width, layers, steps, seconds (the run's share of its fleet's time), role ("grid" or "large").
 """
 
 from __future__ import annotations
@@ -16,20 +20,27 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
-import math
+import itertools
 import os
 import time
-from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workbench.errors import UserError
 from workbench.progress import Progress, silent
 
-WINDOW, VOCABULARY, FINAL_RATE = 128, 256, 1e-5
+if TYPE_CHECKING:
+    import torch
+
+WINDOW, VOCABULARY, HELD = 64, 128, 256
 SIZES = {"32x2": (32, 2), "48x3": (48, 3), "64x4": (64, 4), "96x5": (96, 5), "128x6": (128, 6), "192x6": (192, 6)}
+GRID_SIZES = ("32x2", "48x3", "64x4")
+RATES = tuple(2.0 ** (-10.5 + 1.5 * i) for i in range(6))
+BATCHES = {32_768: (128, 256, 512, 1024), 98_304: (128, 256, 512, 1024), 262_144: (256, 512, 1024, 2048)}
 FIELDS = ("n", "n_total", "d", "lr", "batch_tokens", "seed", "loss", "width", "layers", "steps", "seconds", "role")
+TEXTS = ("sotu", "moby-dick", "kjv")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,115 +60,116 @@ class Job:
         width, layers = SIZES[self.size]
         return width, layers, self.tokens, f"{self.lr:.6g}", self.batch_tokens, self.seed
 
+    @property
+    def fleet(self) -> tuple:
+        """Jobs with the same value are trained side by side: all but the rate."""
+        return self.size, self.tokens, self.batch_tokens, self.seed, self.role
+
 
 def default_jobs() -> list[Job]:
-    """The shipped sweep: 3 sizes × 3 budgets × 5 rates × 3 batches, two more seeds on the smallest, and 9 larger runs."""
-    rates = [2.0**-k for k in (10, 9, 8, 7, 6)]
+    """The shipped sweep: the grid, two more seeds of its smallest size, and the larger runs."""
     jobs = [
-        Job(size, tokens, lr, batch)
-        for size in ("32x2", "48x3", "64x4")
-        for tokens in (131_072, 262_144, 524_288)
-        for lr in rates
-        for batch in (1024, 2048, 4096)
+        Job(size, tokens, lr, batch, seed)
+        for size in GRID_SIZES
+        for seed in ((0, 1, 2) if size == GRID_SIZES[0] else (0,))
+        for tokens, batches in BATCHES.items()
+        for batch in batches
+        for lr in RATES
     ]
-    jobs += [Job("32x2", 131_072, lr, 2048, seed) for seed in (1, 2) for lr in rates]
-    for size, tokens in (("32x2", 1_048_576), ("48x3", 1_048_576), ("64x4", 1_048_576), ("96x5", 262_144), ("96x5", 524_288),
-                         ("96x5", 1_048_576), ("128x6", 262_144), ("128x6", 524_288), ("192x6", 262_144)):  # fmt: skip
-        jobs += [Job(size, tokens, 2.0**-8, 2048, role="large")]
-    return jobs
-
-
-def build(size: str, seed: int) -> Any:
-    """A fresh decoder; `n` counts everything but the (tied) embedding."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    width, layers = SIZES[size]
-    torch.manual_seed(seed)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            hidden_size=width, intermediate_size=width * 8 // 3 // 8 * 8, num_hidden_layers=layers,
-            num_attention_heads=width // 16, num_key_value_heads=width // 16, vocab_size=VOCABULARY,
-            max_position_embeddings=WINDOW, tie_word_embeddings=True,
-        )
-    )  # fmt: skip
+    large = {"32x2": (524_288,), "48x3": (524_288,), "64x4": (524_288,), "96x5": (131_072, 262_144, 524_288),
+             "128x6": (131_072, 262_144), "192x6": (131_072, 262_144)}  # fmt: skip
+    return jobs + [
+        Job(size, tokens, 2.0**-7, 512, role="large") for size, budgets in large.items() for tokens in budgets
+    ]
 
 
 @functools.cache
-def corpus(seed: int = 0) -> tuple[Any, Any]:
-    """(training bytes in a fixed shuffled order of documents, held-out windows (256, WINDOW + 1)) as int64 tensors."""
+def corpus() -> tuple[torch.Tensor, torch.Tensor]:
+    """(training windows (count, WINDOW + 1) in the order of the text, held-out windows (HELD, WINDOW + 1)) as int64."""
     import numpy as np
     import torch
 
     from workbench.data import load, split
 
-    train: list[bytes] = []
-    held: list[bytes] = []
-    for name in ("sotu", "moby-dick", "kjv"):
-        parts = split(load(name), seed=0)
-        train += [row["text"].encode() + b"\n" for row in parts["train"].rows]
-        held += [row["text"].encode() + b"\n" for row in parts["test"].rows]
-    order = np.random.default_rng(seed).permutation(len(train))
-    stream = np.frombuffer(b"".join(train[i] for i in order), dtype=np.uint8).astype(np.int64)
-    joined = np.frombuffer(b"".join(held), dtype=np.uint8).astype(np.int64)
-    starts = np.linspace(0, len(joined) - WINDOW - 1, 256).astype(int)
-    return torch.from_numpy(stream), torch.from_numpy(np.stack([joined[s : s + WINDOW + 1] for s in starts]))
+    parts = [split(load(name), seed=0) for name in TEXTS]
+    train, held = (
+        np.frombuffer(
+            "\n".join(row["text"] for part in parts for row in part[which].rows).encode("ascii", "replace"), np.uint8
+        )
+        for which in ("train", "test")
+    )
+    count = (len(train) - 1) // WINDOW
+    windows = np.lib.stride_tricks.sliding_window_view(train, WINDOW + 1)[::WINDOW][:count]
+    starts = np.linspace(0, len(held) - WINDOW - 1, HELD).astype(int)
+    shown = np.stack([held[start : start + WINDOW + 1] for start in starts])
+    return torch.from_numpy(windows.astype(np.int64)), torch.from_numpy(shown.astype(np.int64))
 
 
-def factor(step: int, steps: int, lr: float) -> float:
-    """Share of the peak rate: 5 % warm-up, then half a cosine to FINAL_RATE."""
-    warm = max(1, round(0.05 * steps))
-    if step < warm:
-        return (step + 1) / warm
-    share = (step - warm) / max(1, steps - warm)
-    floor = FINAL_RATE / lr
-    return floor + (1 - floor) * (1 + math.cos(math.pi * share)) / 2
+def train(jobs: list[Job]) -> list[dict[str, Any]]:
+    """Train jobs that differ in the rate only, side by side; returns one row per job.
 
-
-def run_job(job: Job) -> dict[str, Any]:
-    """Train one decoder and return its row."""
+    Raises:
+        UserError: more tokens than the corpus has, or a batch that is no whole number of windows.
+    """
     import torch
-    from torch.nn.functional import cross_entropy
+
+    from workbench.scaling.fleet import Fleet, non_embedding, schedule
 
     torch.set_num_threads(1)
-    begun = time.perf_counter()
-    stream, held = corpus(job.seed)
-    steps = job.tokens // job.batch_tokens
-    if job.tokens + steps > len(stream):
+    job = jobs[0]
+    if len({each.fleet for each in jobs}) > 1:
+        raise UserError("Runs trained side by side may differ in the learning rate only.")
+    if job.batch_tokens % WINDOW or job.batch_tokens > job.tokens:
         raise UserError(
-            f"{job.tokens} tokens are more than the {len(stream)} of the corpus; text is never repeated here."
+            f"A batch of {job.batch_tokens} tokens is not a number of windows of {WINDOW}, or is more than the run's "
+            f"{job.tokens}; round it with nearest_batch."
         )
-    model = build(job.size, job.seed)
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim == 1]
-    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=job.lr, betas=(0.9, 0.95))
-    rows = job.batch_tokens // WINDOW
-    model.train()
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = job.lr * factor(step, steps, job.lr)
-        start = step * job.batch_tokens
-        batch = torch.stack([stream[start + r * WINDOW : start + (r + 1) * WINDOW + 1] for r in range(rows)])
-        logits = model(input_ids=batch[:, :-1]).logits
-        cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten()).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-    model.eval()
-    with torch.no_grad():
-        losses = [
-            cross_entropy(model(input_ids=part[:, :-1]).logits.flatten(0, 1), part[:, 1:].flatten()).item()
-            for part in held.split(64)
-        ]
+    begun = time.perf_counter()
+    windows, held = corpus()
+    rows, steps = job.batch_tokens // WINDOW, job.tokens // job.batch_tokens
+    if steps * rows > len(windows):
+        raise UserError(
+            f"{job.tokens} tokens are more than the {len(windows) * WINDOW} of the corpus; text is never repeated here."
+        )
+    order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(job.seed))
     width, layers = SIZES[job.size]
-    embedding = VOCABULARY * width
-    total = model.num_parameters()
-    return {
-        "n": total - embedding, "n_total": total, "d": job.tokens, "lr": f"{job.lr:.6g}", "batch_tokens": job.batch_tokens,
-        "seed": job.seed, "loss": round(sum(losses) / len(losses), 6), "width": width, "layers": layers, "steps": steps,
-        "seconds": round(time.perf_counter() - begun, 2), "role": job.role,
-    }  # fmt: skip
+    fleet = Fleet(len(jobs), width, layers, VOCABULARY, job.seed)
+    peaks = torch.tensor([[each.lr] for each in jobs])
+    for step in range(steps):
+        batch = windows[order[step * rows : (step + 1) * rows]]
+        fleet.step(batch, schedule(step, steps, peaks))
+    with torch.no_grad():
+        losses = torch.stack([fleet.losses(part) for part in held.split(64)]).mean(dim=0)
+    n, seconds = non_embedding(width, layers), (time.perf_counter() - begun) / len(jobs)
+    return [
+        {"n": n, "n_total": n + VOCABULARY * width, "d": each.tokens, "lr": f"{each.lr:.6g}",
+         "batch_tokens": each.batch_tokens, "seed": each.seed, "loss": round(loss, 6), "width": width, "layers": layers,
+         "steps": steps, "seconds": round(seconds, 2), "role": each.role}
+        for each, loss in zip(jobs, losses.tolist(), strict=True)
+    ]  # fmt: skip
+
+
+def nearest_batch(tokens: float, budget: int) -> int:
+    """The batch nearest in ratio to `tokens` that is a whole number of windows, and at least 4 steps of the budget."""
+    most = max(1, budget // (4 * WINDOW))
+    return WINDOW * int(min(max(1, round(tokens / WINDOW)), most))
+
+
+def load_sweep(path: Path | None = None) -> Any:
+    """The table as a DataFrame; by default the shipped one.
+
+    Raises:
+        UserError: no such file, or another kind of table.
+    """
+    import pandas as pd
+
+    from workbench.paths import assets
+
+    path = path or assets() / "scaling" / "sweep.csv"
+    if not path.is_file():
+        raise UserError(f"There is no sweep table at {path}; make one with: workbench sweep --out {path}")
+    done(path)
+    return pd.read_csv(path)
 
 
 def done(path: Path) -> set[tuple]:
@@ -175,62 +187,95 @@ def done(path: Path) -> set[tuple]:
                 f"{path} is not a sweep table (its columns are {', '.join(reader.fieldnames or ())}); name another."
             )
         return {
-            (
-                int(r["width"]),
-                int(r["layers"]),
-                int(r["d"]),
-                f"{float(r['lr']):.6g}",
-                int(r["batch_tokens"]),
-                int(r["seed"]),
-            )
+            (int(r["width"]), int(r["layers"]), int(r["d"]), f"{float(r['lr']):.6g}", int(r["batch_tokens"]), int(r["seed"]))
             for r in reader
-        }
+        }  # fmt: skip
 
 
 def work(job: Job) -> float:
-    """Arithmetic of a run up to a factor, plus a constant for starting it: for the order and the time left."""
+    """Arithmetic of a run in FLOP, attention and readout included, plus a constant for each step: for order and time left."""
+    from workbench.scaling.fleet import non_embedding
+
     width, layers = SIZES[job.size]
-    return float(width**2 * layers * job.tokens + 2_000_000_000)
+    per_token = 6.0 * (non_embedding(width, layers) + VOCABULARY * width) + 12.0 * layers * width * WINDOW
+    return per_token * (job.tokens + HELD * WINDOW / 3) + 2e7 * (job.tokens // job.batch_tokens)
 
 
 def missing(jobs: Iterable[Job], have: set[tuple]) -> list[Job]:
-    """The jobs that are not in the table, cheapest first."""
-    return sorted((job for job in jobs if job.key not in have), key=work)
+    """The jobs that are not in the table, cheapest fleets first."""
+    return [job for group in fleets(job for job in jobs if job.key not in have) for job in group]
+
+
+def fleets(jobs: Iterable[Job]) -> list[list[Job]]:
+    """Jobs in groups that are trained side by side, the cheapest first."""
+    ordered = sorted(jobs, key=lambda job: (job.fleet, job.lr))
+    groups = [list(group) for _, group in itertools.groupby(ordered, key=lambda job: job.fleet)]
+    return sorted(groups, key=lambda group: work(group[0]))
 
 
 def sweep(
-    path: Path, jobs: Iterable[Job] | None = None, *, processes: int | None = None, progress: Progress = silent
-) -> int:
-    """Run what is missing, cheapest first, one row appended to `path` as each run ends; returns how many were run.
+    path: Path, jobs: Iterable[Job] | None = None, *, processes: int | None = None, ray: bool = False,
+    progress: Progress = silent,
+) -> int:  # fmt: skip
+    """Run what is missing, cheapest first; rows are appended to `path` as each fleet ends. Returns how many were run.
 
     Args:
         path: CSV table; runs that it holds are skipped, so a sweep can be killed and continued.
         jobs: what to run (default: the shipped sweep).
-        processes: runs side by side, one thread each (default: one per core).
-        progress: called after every run.
+        processes: fleets side by side, one thread each (default: one per core).
+        ray: hand the fleets to a Ray cluster instead of local processes.
+        progress: called after every fleet.
+
+    Raises:
+        UserError: `ray` without Ray installed.
     """
-    todo = missing(default_jobs() if jobs is None else jobs, done(path))
-    cost = [work(job) for job in todo]
-    total, spent = sum(cost), 0.0
+    run_all = _through_ray() if ray else functools.partial(_local, processes=processes)
+    todo = fleets(missing(default_jobs() if jobs is None else jobs, done(path)))
+    total, spent = sum(work(job) for group in todo for job in group), 0.0
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not todo:
-        return 0
-    with ProcessPoolExecutor(processes or len(os.sched_getaffinity(0)), mp_context=_spawn()) as pool:
-        waiting = {pool.submit(run_job, job): c for job, c in zip(todo, cost, strict=True)}
-        for finished in as_completed(waiting):
-            row = finished.result()
-            new = not path.is_file()
-            with open(path, "a", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-                if new:
-                    writer.writeheader()
-                writer.writerow(row)
-            spent += waiting[finished]
-            progress(spent, total, f"{row['width']} wide, {row['d']} tokens, rate {row['lr']}: loss {row['loss']:.3f}")
-    return len(todo)
+    for group, rows in run_all(todo):
+        new = not path.is_file()
+        with open(path, "a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+            if new:
+                writer.writeheader()
+            writer.writerows(rows)
+        spent += sum(map(work, group))
+        best = min(row["loss"] for row in rows)
+        progress(spent, total, f"{group[0].size}, {group[0].tokens} tokens, batch {group[0].batch_tokens}: best {best:.3f}")
+    return sum(map(len, todo))
 
 
-def _spawn() -> Any:
+Results = Iterator[tuple[list[Job], list[dict[str, Any]]]]
+
+
+def _local(todo: list[list[Job]], processes: int | None) -> Results:
+    """Fleets in processes of this machine; each result as it comes."""
     import multiprocessing
 
-    return multiprocessing.get_context("spawn")
+    if not todo:
+        return
+    count = processes or len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
+        waiting = {pool.submit(train, group): group for group in todo}
+        while waiting:
+            for finished in wait(waiting, return_when=FIRST_COMPLETED).done:
+                yield waiting.pop(finished), finished.result()
+
+
+def _through_ray() -> Callable[[list[list[Job]]], Results]:
+    """Fleets as tasks of a Ray cluster (the one RAY_ADDRESS names, else one on this machine)."""
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError("--ray needs Ray: pip install 'workbench[sweep]', or leave --ray out.") from error
+
+    def run_all(todo: list[list[Job]]) -> Results:
+        ray.init(ignore_reinit_error=True)
+        remote = ray.remote(num_cpus=1)(train)
+        waiting = {remote.remote(group): group for group in todo}
+        while waiting:
+            (finished,), _ = ray.wait(list(waiting), num_returns=1)
+            yield waiting.pop(finished), ray.get(finished)
+
+    return run_all
