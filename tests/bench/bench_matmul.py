@@ -55,6 +55,12 @@ def roads(out: int, width: int, group: int) -> dict[str, tuple[float, list]]:
         layer.prepare()
         return lambda: layer.product(x16)
 
+    def torch_int4():
+        layer = IntLinear.from_record(quantize_rtn(dense, bits=4, group_size=group), None)
+        layer.prepare()
+        codes, scales, size = layer.fast_codes[0], layer.fast_scales[0], kernels.kernel_group(group)
+        return lambda: torch.ops.aten._weight_int4pack_mm_for_cpu(x16, codes, size, scales)
+
     def int8pack():
         record = quantize_rtn(dense, bits=8, group_size=None, symmetric=True)
         codes, scale = (record.codes.int() - 128).to(torch.int8), record.scales.bfloat16().flatten()
@@ -65,6 +71,7 @@ def roads(out: int, width: int, group: int) -> dict[str, tuple[float, list]]:
     add("bf16", 2 * weights, lambda: full(torch.bfloat16, x16))
     add("int8 (torch, per channel)", weights, int8pack)
     add("8 bits", weights * (8 + 64 / group) / 8, lambda: packed(8))
+    add("int4 (torch's kernel alone)", weights * (4 + 32 / group) / 8, torch_int4)
     add("4 bits", weights * (4 + 32 / group) / 8, lambda: packed(4))
     return made
 

@@ -107,7 +107,8 @@ def fit(data, law, columns, objective, delta, samples, seed, predict, report, as
     "--jobs", default=None, type=click.IntRange(1), help="Runs side by side, one thread each (default: one a core)."
 )
 @click.option("--limit", default=None, type=click.IntRange(1), help="Only the cheapest so many of the missing runs.")
-def sweep(out: str, jobs: int | None, limit: int | None) -> None:
+@click.option("--ray", is_flag=True, help="Hand the runs to a Ray cluster (needs workbench[sweep]) instead of local processes.")
+def sweep(out: str, jobs: int | None, limit: int | None, ray: bool) -> None:
     """Train many tiny decoders (sizes x tokens x rates x batches) on public-domain text, one row per run.
 
     Stop it and start it again at will. Then: workbench fit sweep.csv --column N=n --column D=d
@@ -120,5 +121,5 @@ def sweep(out: str, jobs: int | None, limit: int | None) -> None:
 
     path = Path(out)
     todo = missing(default_jobs(), done(path))[:limit]
-    count = run(path, todo, processes=jobs, progress=ProgressLine())
+    count = run(path, todo, processes=jobs, ray=ray, progress=ProgressLine())
     click.echo(f"{count} runs added to {path}; {len(default_jobs()) - len(done(path))} are missing still.")

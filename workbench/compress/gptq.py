@@ -124,7 +124,7 @@ def factor(hessian: Tensor, damping: float = 0.01, name: str = "this layer") -> 
         more = min(1.0, max(used, 1e-3) * 10)
         diagonal += (more - used) * mean
         used = more
-    return _invert_upper(lower.flip(0, 1)).to(hessian.dtype), used
+    return _invert_upper(lower.to(hessian.dtype).flip(0, 1)), used  # damping keeps the factor's condition small
 
 
 def _invert_upper(upper: Tensor) -> Tensor:
@@ -139,6 +139,19 @@ def _invert_upper(upper: Tensor) -> Tensor:
     inverse[:half, :half], inverse[half:, half:] = first, last
     inverse[:half, half:] = -(first @ (upper[:half, half:] @ last))
     return inverse
+
+
+def _quadratic(weight: Tensor, hessian: Tensor, block: int = 512) -> Tensor:
+    """w H wᵀ of every row of `weight` [out, in], from the lower blocks of the symmetric H: half of the arithmetic."""
+    total = torch.zeros(len(weight), dtype=weight.dtype, device=weight.device)
+    for start in range(0, weight.shape[1], block):
+        rows = slice(start, start + block)
+        own = weight[:, rows]
+        mixed = own @ hessian[rows, rows]
+        if start:
+            mixed += 2 * (weight[:, :start] @ hessian[:start, rows])
+        total += (mixed * own).sum(1)
+    return total
 
 
 def solve(
@@ -238,5 +251,5 @@ def quantize_gptq(
         hessian = prepare(hessian.to(dtype), damping, act_order, name)
     weight = weight.masked_fill(hessian.dead, 0)
     record, loss = solve(weight, hessian.upper, bits=bits, group_size=group, symmetric=symmetric, order=hessian.order)
-    energy = ((weight @ hessian.hessian) * weight).sum(1)
+    energy = _quadratic(weight, hessian.hessian)
     return record, torch.stack([loss, energy], 1), list(hessian.notes)

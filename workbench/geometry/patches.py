@@ -103,7 +103,7 @@ def make_patches(points: torch.Tensor, count: torch.Tensor, query: torch.Tensor)
     rows = torch.arange(len(points), device=points.device)[:, None]
     distance = (points - query[:, None]).square().sum(-1)
     away = torch.arange(points.shape[1], device=points.device) >= count[:, None]
-    order = torch.where(away, torch.inf, distance).argsort(1, stable=True)
+    order = distance.masked_fill(away, torch.inf).argsort(dim=1, stable=True)
     points = points[rows, order]
     crowded = count > SLOTS
     if crowded.any():

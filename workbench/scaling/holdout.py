@@ -46,7 +46,8 @@ def split_largest(law: Law, table: pd.DataFrame, share: float = 0.2, by: str | N
     Raises:
         UserError: when too few runs remain to fit the law.
     """
-    axis, values = (by, table[by].to_numpy(dtype=float)) if by else size_axis(law, table)
+    named = by and by != "compute"
+    axis, values = (by, table[by].to_numpy(dtype=float)) if named else size_axis(law, table)
     cut = np.quantile(values, 1 - share)
     held = values > cut
     if not held.any():
@@ -70,16 +71,36 @@ def holdout(fitted: Any, table: pd.DataFrame, share: float = 0.2, by: str | None
         by: column to order by (default: compute).
 
     Returns:
-        rows (method, median, worst, n, axis): |L̂ − L| / L over the held-out runs.
+        rows (method, median, worst, n, axis, decades): |L̂ − L| / L over the held-out runs; decades: how far the largest of
+        them lies beyond the training runs.
+
+    Raises:
+        UserError: too few runs remain, or all of them share one value of a column.
     """
     train, test, axis = split_largest(fitted.law_, table, share, by)
     truth = test["loss"].to_numpy(dtype=float)
-    predictions = {fitted.law_.name: clone(fitted).fit(train).predict(test), **_baselines(fitted, train, test)}
+    refitted = clone(fitted).fit(train)
+    beyond = float(decades_beyond(refitted, test).max())
+    predictions = {fitted.law_.name: refitted.predict(test), **_baselines(fitted, train, test)}
     rows = []
     for name, prediction in predictions.items():
         error = np.abs(prediction - truth) / np.abs(truth)
-        rows.append({"method": name, "median": np.median(error), "worst": error.max(), "n": len(truth), "axis": axis})
+        rows.append({"method": name, "median": np.median(error), "worst": error.max(), "n": len(truth), "axis": axis,
+                     "decades": beyond})  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def holdouts(fitted: Any, table: pd.DataFrame, share: float = 0.2) -> tuple[pd.DataFrame, list[str]]:
+    """`holdout` by compute, then by each column of the law that has at least three values: (rows, why one was left out)."""
+    axes = ["compute"] if {"N", "D"} <= set(fitted.law_.columns) else []
+    axes += [c for c in fitted.law_.columns if table[c].nunique() > 2]
+    parts, problems = [], []
+    for axis in axes:
+        try:
+            parts.append(holdout(fitted, table, share, axis))
+        except UserError as error:
+            problems.append(str(error))
+    return (pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()), problems
 
 
 def _baselines(fitted: Any, train: pd.DataFrame, test: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -87,9 +108,9 @@ def _baselines(fitted: Any, train: pd.DataFrame, test: pd.DataFrame) -> dict[str
     found: dict[str, np.ndarray] = {}
     loss = train["loss"].to_numpy(dtype=float)
     if law.floor is not None and len(law.terms) > 1 and law.log_residuals:
-        bare = clone(fitted)
         terms = tuple(term for term in law.terms if term.coefficient != law.floor)
-        bare._law = lambda: dataclasses.replace(law, terms=terms)
+        bounds = {name: limits for name, limits in (fitted.bounds or {}).items() if name != law.floor}
+        bare = clone(fitted).set_params(law=dataclasses.replace(law, terms=terms), bounds=bounds)
         found["no constant"] = bare.fit(train).predict(test)
     if (loss > 0).all():
         design = np.column_stack([np.ones(len(train)), *(np.log(train[c]) for c in law.columns)])
@@ -103,28 +124,64 @@ def _baselines(fitted: Any, train: pd.DataFrame, test: pd.DataFrame) -> dict[str
     return found
 
 
-def compare_laws(table: pd.DataFrame, laws: tuple[str, ...], share: float = 0.2, **settings: Any) -> pd.DataFrame:
-    """Fit several laws on the smaller runs and score them on the held-out largest: rows as `holdout`, one per law."""
-    from workbench.scaling.fitter import ScalingLaw
+def compare_laws(
+    table: pd.DataFrame, laws: tuple[str, ...], share: float = 0.2, by: str | None = None, **settings: Any
+) -> pd.DataFrame:
+    """Fit several laws on the smaller runs and score all on the same held-out largest: rows as `holdout`, best law first.
 
-    rows = []
+    Args:
+        table: all rows with the columns of every law and `loss`; compute C is added where N and D are there.
+        laws: names.
+        share: share held out.
+        by: column to order by (default: compute where the table has N and D, else the first law's first column).
+        settings: of `ScalingLaw`.
+
+    Raises:
+        UserError: no law can be fitted to the smaller runs.
+    """
+    from workbench.scaling.fitter import ScalingLaw
+    from workbench.scaling.laws import get_law
+
+    if {"N", "D"} <= set(table.columns):
+        table = table.assign(C=compute(table))
+        by = by or "C"
+    by = by or get_law(laws[0]).columns[0]
+    rows, problems = [], []
     for name in laws:
-        fitted = ScalingLaw(name, **settings).fit(table)
-        rows.append(holdout(fitted, table, share).iloc[:1])
+        try:
+            fitted = ScalingLaw(name, **settings).fit(table)
+            rows.append(holdout(fitted, table, share, by).iloc[:1].assign(parameters=len(fitted.vector_)))
+        except UserError as error:
+            problems.append(str(error))
+    if not rows:
+        raise UserError(problems[0])
     return pd.concat(rows, ignore_index=True).sort_values("median", ignore_index=True)
 
 
 def sensitivity(fitted: Any, table: pd.DataFrame, drop: int = 5) -> pd.DataFrame:
-    """How far the parameters move when the choices move: δ ×10, δ ÷10, squared loss, the `drop` highest losses removed."""
+    """How far the parameters move when the choices move.
+
+    Choices: δ ×10 and ÷10, squared loss, least absolute errors, without the `drop` highest losses, without the smallest and
+    without the largest runs (by the law's first column).
+
+    Returns:
+        rows (choice, n, one column per parameter); choices that leave too few runs are left out.
+    """
+    first = table[fitted.law_.columns[0]]
     variants = {
         "as fitted": (clone(fitted), table),
         "δ × 10": (clone(fitted).set_params(delta=fitted.delta * 10), table),
         "δ ÷ 10": (clone(fitted).set_params(delta=fitted.delta / 10), table),
         "squared": (clone(fitted).set_params(objective="squared"), table),
+        "least absolute": (clone(fitted).set_params(objective="huber", delta=1e-7), table),
         f"without the {drop} highest losses": (clone(fitted), table.drop(table["loss"].nlargest(drop).index)),
+        f"without the smallest {first.name}": (clone(fitted), table[first > first.min()]),
+        f"without the largest {first.name}": (clone(fitted), table[first < first.max()]),
     }
     rows = []
-    for name, (law, rows_used) in variants.items():
-        if len(rows_used) > len(fitted.law_.parameters):
-            rows.append({"choice": name, "n": len(rows_used), **law.fit(rows_used).parameters_})
+    for name, (law, used) in variants.items():
+        try:
+            rows.append({"choice": name, "n": len(used), **law.fit(used).parameters_})
+        except UserError:  # too few runs or one value left: nothing to compare with
+            continue
     return pd.DataFrame(rows)

@@ -1,138 +1,187 @@
-"""Learning rate and batch size as power laws of model and data size (step law, arXiv 2503.04715), and the rules beside it.
+"""Learning rate and batch size as power laws of model and data size, the published rules beside them, and the loss valley.
 
     lr(N, D) = 1.79 · N^(−0.713) · D^0.307          B(D) = 0.58 · D^0.571   (tokens)
 
-N: parameters without embeddings; D: training tokens. Constants and exponents are strongly anti-correlated: an interval of
-one constant alone says nothing, so `HyperparameterLaw` resamples whole cells and keeps the draws together. Refitting the
-released dense table with the released recipe gives other constants (−0.766, 0.197, 0.613): anchor on the formula.
+N: parameters without embeddings; D: training tokens; B: tokens per optimizer step. At fixed (N, D) the loss is nearly a quadratic in
+(ln lr, ln B): a valley with a wide floor, which is why a law that is a little off costs little.
+
+How the constants arise: per (N, D) cell every run within 0.25 % of the cell's best counts; ordinary least squares of ln lr on
+(ln N, ln D) and of ln B on ln D; bootstrap. Constants and exponents are strongly anti-correlated, so an interval of one constant
+alone says nothing: `HyperparameterLaw` keeps the draws together. Runs inside one cell are not independent, so whole cells are drawn.
+
+Source: Li et al. 2025 (step law), arXiv 2503.04715, §4 and table 1; code github.com/step-law/steplaw. Departure: the bootstrap draws
+cells (`cluster="run"` draws runs, as published). Refitting the released dense table with the released recipe gives other
+exponents (−0.766, 0.197, 0.613): the formula is the anchor, not the table.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator
 
-from workbench.errors import UserError
+from workbench.errors import UserError, choose
+from workbench.scaling._rules import RULES, HyperParams, Rule, step_law
+
+__all__ = ["RULES", "HyperParams", "HyperparameterLaw", "Plateau", "Rule", "plateau", "step_law"]
 
 
-@dataclasses.dataclass(frozen=True)
-class HyperParams:
-    """A setting.
-
-    Args:
-        lr: peak learning rate (AdamW).
-        batch_tokens: tokens per optimizer step.
-        batch_sequences: the same in sequences, when the length was given.
-    """
-
-    lr: float
-    batch_tokens: float
-    batch_sequences: float | None = None
-
-
-def step_law(params: float, tokens: float, seq_len: int | None = None) -> HyperParams:
-    """Published step law.
-
-    Args:
-        params: parameters without embeddings.
-        tokens: training tokens.
-        seq_len: tokens per sequence, to get the batch in sequences.
-
-    Raises:
-        UserError: a size that is not positive.
-    """
-    if params <= 0 or tokens <= 0:
-        raise UserError(f"The step law needs positive sizes; got {params:g} parameters and {tokens:g} tokens.")
-    lr = 1.79 * float(params) ** -0.713 * float(tokens) ** 0.307
-    batch = 0.58 * float(tokens) ** 0.571
-    return HyperParams(lr, batch, None if seq_len is None else batch / seq_len)
-
-
-# name → (learning rate from (N, D), what it holds for). Published constants quoted by the step-law paper (its table 1).
-RULES: dict[str, tuple[Callable[[float, float], float], str]] = {
-    "step law": (lambda n, d: step_law(n, d).lr, "0.2–1 B parameters, 4–100 B tokens, cosine to a fixed 1e-5"),
-    "OpenAI 2020": (lambda n, d: 3.239e-3 - 1.395e-4 * np.log(n), "decoder up to 1.5 B parameters, no D"),
-    "DeepSeek": (lambda n, d: 0.3118 * (6.0 * n * d) ** -0.125, "multi-step schedule, C without embeddings"),
-    "Porian": (lambda n, d: 3.7 * n**-0.36, "compute-optimal tokens only"),
+COLUMNS = ("n", "d", "lr", "batch_tokens", "loss")
+FORMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # regressors of ln lr, and of ln B, beside the constant
+    "step": (("N", "D"), ("D",)),
+    "compute": (("C",), ("C",)),  # DeepSeek's form: both powers of C = 6ND
 }
 
 
 class HyperparameterLaw(BaseEstimator):
     """Fit lr = c·N^a·D^b and B = k·D^m on grids of runs.
 
-    Per cell (n, d) every run within `tolerance` of the cell's best loss counts; ordinary least squares of ln lr on (ln N, ln D)
-    and of ln B on ln D (arXiv 2503.04715, §4). A cell whose best run sits on the edge of its grid is named and left out.
+    Rows of one setting (several seeds) are averaged first. Per cell (n, d) every setting within `tolerance` of the cell's best
+    loss counts. A cell whose best setting sits on the edge of its grid is named in `edge_cells_` and left out: its optimum may lie
+    outside.
 
     Args:
         tolerance: relative distance to the cell's best loss that still counts as best.
-        samples: bootstrap resamples of cells.
+        cluster: what the bootstrap draws: "cell", or "run" as published.
+        form: "step" (above) or "compute" (both powers of 6ND, DeepSeek's form).
+        samples: bootstrap resamples.
         seed: of the resampling.
+
+    Attributes:
+        parameters_: name → fitted value; "lr" and "B" are the logarithms of the constants.
+        draws_: (samples, p) resampled coefficients in the same order; read them together.
+        edge_cells_: (n, d) → why the cell was left out.
     """
 
-    def __init__(self, tolerance: float = 0.0025, samples: int = 1000, seed: int = 0) -> None:
+    def __init__(
+        self, tolerance: float = 0.0025, cluster: str = "cell", form: str = "step", samples: int = 1000, seed: int = 0
+    ) -> None:
         self.tolerance = tolerance
+        self.cluster = cluster
+        self.form = form
         self.samples = samples
         self.seed = seed
 
     def fit(self, runs: pd.DataFrame, y: None = None) -> HyperparameterLaw:
-        """Fit on columns n, d, lr, batch_tokens, loss (one row per run).
+        """Fit.
+
+        Args:
+            runs: columns n, d, lr, batch_tokens, loss; one row per run.
+            y: not used.
 
         Raises:
-            UserError: missing columns, or fewer than 3 distinct N or D in usable cells.
+            UserError: missing columns, values that are not positive, or usable cells with fewer than 3 distinct N or D.
         """
-        missing = [c for c in ("n", "d", "lr", "batch_tokens", "loss") if c not in runs]
-        if missing:
-            raise UserError(f"The table of runs lacks the columns {', '.join(missing)}.")
-        cells, self.edge_cells_ = [], []
-        for (n, d), cell in runs.groupby(["n", "d"]):
-            best = cell.loc[cell["loss"].idxmin()]
-            edges = [
-                best[c] in (cell[c].min(), cell[c].max()) and cell[c].nunique() > 2 for c in ("lr", "batch_tokens")
-            ]
-            if any(edges):
-                self.edge_cells_.append((n, d))
+        choose("cluster", self.cluster, ("cell", "run"))
+        choose("form", self.form, FORMS)
+        cells, self.edge_cells_ = [], {}
+        for place, cell in by_cell(runs):
+            edge = edge_of(cell)
+            if edge:
+                self.edge_cells_[place] = edge
             else:
-                cells.append(cell[cell["loss"] <= best["loss"] * (1 + self.tolerance)])
-        sizes = (len({c["n"].iloc[0] for c in cells}), len({c["d"].iloc[0] for c in cells}))
-        if min(sizes, default=0) < 2 or max(sizes, default=0) < 3:
+                cells.append(cell[cell["loss"] <= cell["loss"].min() * (1 + self.tolerance)])
+        sizes = [len({c[axis].iloc[0] for c in cells}) for axis in ("n", "d")]
+        if min(sizes) < 3:
+            dropped = "; ".join(f"N = {n:g}, D = {d:g}: {why}" for (n, d), why in self.edge_cells_.items())
             raise UserError(
-                f"Usable cells cover {sizes[0]} sizes and {sizes[1]} token counts; a law in both needs at least 3 and 2. "
-                f"{len(self.edge_cells_)} cells had their best run on the edge of the grid: widen it."
+                f"Usable cells cover {sizes[0]} model sizes and {sizes[1]} token counts; the law needs 3 of each. "
+                + (f"Left out, widen their grids: {dropped}." if dropped else "Add cells.")
             )
-        self.coefficients_ = self._solve(cells)
+        near = pd.concat(cells)
+        self.n_runs_, self.n_cells_ = len(near), len(cells)
+        logs = self._logs(near["n"].to_numpy(float), near["d"].to_numpy(float))
+        self._center = {name: values.mean() for name, values in logs.items()}
+        unit = np.repeat(np.arange(len(cells)), [len(c) for c in cells])
+        unit = np.arange(len(near)) if self.cluster == "run" else unit
+        parts, draws = [], []
         rng = np.random.default_rng(self.seed)
-        draws = []
-        while len(draws) < self.samples:
-            picked = [cells[i] for i in rng.integers(0, len(cells), len(cells))]
-            if len({c["n"].iloc[0] for c in picked}) > 1 and len({c["d"].iloc[0] for c in picked}) > 1:
-                draws.append(self._solve(picked))
-        self.draws_ = np.array(draws)
+        units = int(unit.max()) + 1
+        counts = rng.multinomial(units, np.full(units, 1 / units), size=4 * self.samples)
+        keep = np.ones(len(counts), bool)
+        for regressors, column in zip(FORMS[self.form], ("lr", "batch_tokens"), strict=True):
+            x = np.column_stack([np.ones(len(near)), *(logs[r] - self._center[r] for r in regressors)])
+            target = np.log(near[column].to_numpy(float))
+            parts.append(np.linalg.lstsq(x, target, rcond=None)[0])
+            weight = counts[:, unit]
+            gram = np.einsum("sr,ri,rj->sij", weight, x, x, optimize=True)
+            keep &= np.linalg.cond(gram / np.trace(gram, axis1=1, axis2=2)[:, None, None]) < 1e8
+            draws.append((gram, (weight * target) @ x))
+        counted = np.flatnonzero(keep)[: self.samples]  # draws of too few distinct cells determine no law
+        self._parts = parts
+        self._draws = [np.linalg.solve(g[counted], v[counted][..., None])[..., 0] for g, v in draws]
+        self.draws_ = np.concatenate([self._uncentred(i, d) for i, d in enumerate(self._draws)], axis=1)
+        self.coefficients_ = np.concatenate([self._uncentred(i, p[None])[0] for i, p in enumerate(parts)])
+        names = [f"{what}{of}" for what, rs in zip(("lr", "B"), FORMS[self.form], strict=True) for of in ("", *map("_{}".format, rs))]
+        self.parameters_ = dict(zip(names, map(float, self.coefficients_), strict=True))
         return self
 
     @staticmethod
-    def _solve(cells: list[pd.DataFrame]) -> np.ndarray:
-        rows = pd.concat(cells)
-        ln = np.log(rows[["n", "d", "lr", "batch_tokens"]].to_numpy(dtype=float))
-        ones = np.ones(len(ln))
-        rate, *_ = np.linalg.lstsq(np.column_stack([ones, ln[:, 0], ln[:, 1]]), ln[:, 2], rcond=None)
-        batch, *_ = np.linalg.lstsq(np.column_stack([ones, ln[:, 1]]), ln[:, 3], rcond=None)
-        return np.concatenate([rate, batch])
+    def _logs(n: np.ndarray, d: np.ndarray) -> dict[str, np.ndarray]:
+        return {"N": np.log(n), "D": np.log(d), "C": np.log(6.0) + np.log(n) + np.log(d)}
 
-    def predict(self, n: float, d: float, level: float = 0.95) -> dict[str, tuple[float, float, float]]:
-        """{"lr": (value, low, high), "batch_tokens": (value, low, high)} from the joint bootstrap of cells."""
-        tails = [(1 - level) / 2, (1 + level) / 2]
-        found = {}
-        for name, at in (
-            ("lr", np.array([1, np.log(n), np.log(d), 0, 0])),
-            ("batch_tokens", np.array([0, 0, 0, 1, np.log(d)])),
-        ):
-            low, high = np.quantile(np.exp(self.draws_ @ at), tails)
-            found[name] = (float(np.exp(self.coefficients_ @ at)), float(low), float(high))
+    def _uncentred(self, which: int, vectors: np.ndarray) -> np.ndarray:
+        """Coefficients with the constant at ln N = ln D = 0, from those with the constant at the middle of the data."""
+        shift = np.array([self._center[r] for r in FORMS[self.form][which]])
+        return np.column_stack([vectors[:, 0] - vectors[:, 1:] @ shift, vectors[:, 1:]])
+
+    def predict(self, n: float, d: float, interval: float = 0.95) -> dict[str, tuple[float, float, float]]:
+        """The setting for a run, with an interval from the joint bootstrap.
+
+        Args:
+            n: parameters without embeddings.
+            d: training tokens.
+            interval: share of the draws inside.
+
+        Returns:
+            {"lr": (value, low, high), "batch_tokens": (value, low, high)}.
+
+        Raises:
+            UserError: a size that is not positive.
+        """
+        if not (n > 0 and d > 0):
+            raise UserError(f"The law needs positive sizes; got {n:g} parameters and {d:g} tokens.")
+        logs = self._logs(np.float64(n), np.float64(d))
+        tails, found = [(1 - interval) / 2, (1 + interval) / 2], {}
+        for i, name in enumerate(("lr", "batch_tokens")):
+            at = np.array([1.0, *(logs[r] - self._center[r] for r in FORMS[self.form][i])])
+            low, high = np.quantile(np.exp(self._draws[i] @ at), tails)
+            found[name] = (float(np.exp(self._parts[i] @ at)), float(low), float(high))
         return found
+
+
+def by_cell(runs: pd.DataFrame) -> list[tuple[tuple[float, float], pd.DataFrame]]:
+    """[((n, d), settings of that cell)], losses averaged over the seeds of a setting.
+
+    Raises:
+        UserError: missing columns, or a value that is not a positive number.
+    """
+    missing = [c for c in COLUMNS if c not in runs]
+    if missing:
+        raise UserError(f"The table of runs lacks the columns {', '.join(missing)}.")
+    values = runs[list(COLUMNS)].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
+    bad = ~(np.isfinite(values) & (values > 0))
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise UserError(
+            f"Row {row + 1} has {runs[COLUMNS[column]].iloc[row]!r} in {COLUMNS[column]}; {int(bad.any(axis=1).sum())} rows are "
+            "affected. Every value must be a positive number: fix or drop those rows."
+        )
+    mean = runs[list(COLUMNS)].astype(float).groupby(list(COLUMNS[:4]), as_index=False)["loss"].mean()
+    return [(place, cell.reset_index(drop=True)) for place, cell in mean.groupby(["n", "d"])]
+
+
+def edge_of(cell: pd.DataFrame) -> str:
+    """In words, the edge of the grid that the best setting of a cell sits on; empty when it lies inside."""
+    best = cell.loc[cell["loss"].idxmin()]
+    words = []
+    for column, name in (("lr", "rate"), ("batch_tokens", "batch")):
+        values = cell[column]
+        if values.nunique() > 2 and best[column] in (values.min(), values.max()):
+            words.append(f"best run at the {'lowest' if best[column] == values.min() else 'highest'} {name} {best[column]:g}")
+    return " and ".join(words)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,10 +189,12 @@ class Plateau:
     """The loss valley of one cell: loss ≈ exp(quadratic in (ln lr, ln batch)).
 
     Args:
-        lr, batch_tokens: the quadratic's minimum.
+        lr, batch_tokens: where the quadratic is flat (its minimum when `convex`).
         loss: predicted there.
-        eigenvalues: of the Hessian; both positive means a valley.
+        eigenvalues: of the Hessian of ln loss, smaller first; both positive means a valley.
         rms: root mean square residual of ln loss.
+        runs: how many runs the quadratic saw.
+        contour: (65, 2) of (lr, batch) at `within` above the minimum; empty when there is no valley.
     """
 
     lr: float
@@ -151,6 +202,8 @@ class Plateau:
     loss: float
     eigenvalues: tuple[float, float]
     rms: float
+    runs: int
+    contour: np.ndarray = dataclasses.field(repr=False, compare=False)
 
     @property
     def convex(self) -> bool:
@@ -158,24 +211,35 @@ class Plateau:
         return min(self.eigenvalues) > 0
 
 
-def plateau(runs: pd.DataFrame, within: float = 0.05) -> Plateau:
-    """Fit ln loss as a quadratic in (ln lr, ln batch) over the runs of one cell within `within` of its best loss.
+def plateau(runs: pd.DataFrame, within: float = 0.005, near: float = 0.05) -> Plateau:
+    """Fit ln loss as a quadratic in (ln lr, ln batch) to the runs of one cell.
+
+    Args:
+        runs: columns lr, batch_tokens, loss of one (N, D).
+        within: height of the contour above the minimum, as a share of the loss.
+        near: only runs within this share of the best loss are fitted; farther out the valley is no quadratic.
 
     Raises:
         UserError: fewer than 7 such runs.
     """
-    near = runs[runs["loss"] <= runs["loss"].min() * (1 + within)]
-    if len(near) < 7:
-        raise UserError(f"{len(near)} runs lie within {within:.0%} of the best; a quadratic in two variables needs 7.")
-    x, z = np.log(near["lr"].to_numpy(float)), np.log(near["batch_tokens"].to_numpy(float))
-    mx, mz = x.mean(), z.mean()
-    x, z = x - mx, z - mz
+    close = runs[runs["loss"] <= runs["loss"].min() * (1 + near)]
+    if len(close) < 7:
+        raise UserError(f"{len(close)} runs lie within {near:.0%} of the best; a quadratic in two variables needs 7.")
+    logs = np.log(close[["lr", "batch_tokens"]].to_numpy(float))
+    center = logs.mean(axis=0)
+    x, z = (logs - center).T
     design = np.column_stack([np.ones_like(x), x, z, x * x, x * z, z * z])
-    target = np.log(near["loss"].to_numpy(float))
+    target = np.log(close["loss"].to_numpy(float))
     c, *_ = np.linalg.lstsq(design, target, rcond=None)
     hessian = np.array([[2 * c[3], c[4]], [c[4], 2 * c[5]]])
-    best = -np.linalg.solve(hessian, c[1:3])
-    at = np.array([1, best[0], best[1], best[0] ** 2, best[0] * best[1], best[1] ** 2])
-    low, high = np.linalg.eigvalsh(hessian)
+    best = -np.linalg.lstsq(hessian, c[1:3], rcond=None)[0]
+    height = c[0] + c[1:3] @ best / 2
+    values, axes = np.linalg.eigh(hessian)
+    contour = np.empty((0, 2))
+    if values[0] > 0:
+        turn = np.linspace(0, 2 * np.pi, 65)
+        circle = np.column_stack([np.cos(turn), np.sin(turn)]) * np.sqrt(2 * np.log1p(within) / values)
+        contour = np.exp(center + best + circle @ axes.T)
     rms = float(np.sqrt(np.mean((design @ c - target) ** 2)))
-    return Plateau(*map(float, np.exp([best[0] + mx, best[1] + mz, at @ c])), (float(low), float(high)), rms)
+    lr, batch = np.exp(best + center)
+    return Plateau(float(lr), float(batch), float(np.exp(height)), tuple(map(float, values)), rms, len(close), contour)

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from scipy import stats
 
 from workbench.errors import UserError, choose
 from workbench.scaling import engine
+
+METHODS = ("percentile", "bca", "leave-one-out")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Bootstrap:
         samples: (B, p) refits under resampled weights.
         jackknife: (units, p) refits without one unit each.
         law: the fitted `ScalingLaw`.
+        weights: (B, n) how often each resample holds each row, so that a second law can be resampled in step.
+        units: what was resampled: "run" or the name of the groups.
     """
 
     names: tuple[str, ...]
@@ -36,15 +41,19 @@ class Bootstrap:
     samples: np.ndarray
     jackknife: np.ndarray
     law: Any
+    weights: np.ndarray
+    units: str = "run"
 
     def interval(self, name: str, level: float = 0.95, method: str = "percentile") -> tuple[float, float]:
         """Interval of one parameter by "percentile", "bca" or "leave-one-out" (a range, no level)."""
         i = self.names.index(choose("parameter", name, self.names))
-        return _interval(self.samples[:, i], self.estimate[i], self.jackknife[:, i], level, method)
+        return interval(self.samples[:, i], self.estimate[i], self.jackknife[:, i], level, method)
 
-    def of(self, function: Any, level: float = 0.95, method: str = "percentile") -> tuple[float, float]:
+    def of(
+        self, function: Callable[[np.ndarray], np.ndarray], level: float = 0.95, method: str = "percentile"
+    ) -> tuple[float, float]:
         """Interval of any function of the parameters: `function` maps (batch, p) to (batch,)."""
-        return _interval(
+        return interval(
             function(self.samples), float(function(self.estimate[None])[0]), function(self.jackknife), level, method
         )
 
@@ -60,17 +69,20 @@ class Bootstrap:
     def region(self, first: str, second: str, level: float = 0.95, points: int = 100) -> np.ndarray:
         """Outline (points, 2) of the joint region of two parameters: an ellipse of their logs, mapped back."""
         pick = [self.names.index(choose("parameter", name, self.names)) for name in (first, second)]
-        logs = np.log(self.samples[:, pick])
+        logs = np.log(np.maximum(self.samples[:, pick], 1e-300))
         center = np.median(logs, axis=0)
         spread = np.cov(logs.T)
         radius = np.sqrt(stats.chi2.ppf(level, 2))
         angle = np.linspace(0, 2 * np.pi, points)
         circle = np.column_stack([np.cos(angle), np.sin(angle)]) * radius
-        return np.exp(center + circle @ np.linalg.cholesky(spread + 1e-18 * np.eye(2)).T)
+        return np.exp(np.clip(center + circle @ np.linalg.cholesky(spread + 1e-18 * np.eye(2)).T, -690, 690))
 
 
-def _interval(samples, estimate, jackknife, level, method) -> tuple[float, float]:
-    choose("interval", method, ("percentile", "bca", "leave-one-out"))
+def interval(
+    samples: np.ndarray, estimate: float, jackknife: np.ndarray, level: float = 0.95, method: str = "percentile"
+) -> tuple[float, float]:
+    """(low, high) from bootstrap samples (B,), the estimate and its jackknife (units,)."""
+    choose("interval", method, METHODS)
     if method == "leave-one-out":
         return float(jackknife.min()), float(jackknife.max())
     tails = np.array([(1 - level) / 2, (1 + level) / 2])
@@ -86,7 +98,7 @@ def _interval(samples, estimate, jackknife, level, method) -> tuple[float, float
     return float(low), float(high)
 
 
-def bootstrap(law: Any, samples: int = 1000, *, groups: Any = None, seed: int = 0) -> Bootstrap:
+def bootstrap(law: Any, samples: int = 1000, *, groups: Any = None, seed: int = 0, units: str = "") -> Bootstrap:
     """Resample units with replacement and refit, all in one batch.
 
     Args:
@@ -95,19 +107,25 @@ def bootstrap(law: Any, samples: int = 1000, *, groups: Any = None, seed: int = 
         groups: (n,) label of each row's unit (run, cell, seed); None makes every row its own unit. Give it whenever rows
             share a run: checkpoints of one run are not independent.
         seed: of the resampling.
+        units: what a unit is called in reports (default: "run", or "group" where `groups` is given).
     """
     if samples < 10:
         raise UserError(f"{samples} resamples give no interval; use at least 200.")
     n = len(law.y_)
     labels = np.arange(n) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    units = labels.max() + 1
-    if units < 2:
+    if len(labels) != n:
+        raise UserError(f"There are {n} runs and {len(labels)} group labels; give one for every row that was fitted.")
+    count = labels.max() + 1
+    if count < 2:
         raise UserError("All rows belong to one group, so nothing can be resampled; group by run, not by experiment.")
     rng = np.random.default_rng(seed)
-    counts = rng.multinomial(units, np.full(units, 1 / units), size=samples)
-    refits = law.refit(counts[:, labels] * law.weights_)
-    without = (labels[None, :] != np.arange(units)[:, None]).astype(float)
-    return Bootstrap(law.law_.parameters, law.vector_, refits, law.refit(without * law.weights_), law)
+    counts = rng.multinomial(count, np.full(count, 1 / count), size=samples)[:, labels].astype(float)
+    refits = law.refit(counts * law.weights_)
+    without = (labels[None, :] != np.arange(count)[:, None]).astype(float)
+    name = units or ("run" if groups is None else "group")
+    return Bootstrap(
+        law.law_.parameters, law.vector_, refits, law.refit(without * law.weights_), law, counts * law.weights_, name
+    )
 
 
 def profile(law: Any, name: str, values: np.ndarray) -> np.ndarray:
@@ -121,40 +139,53 @@ def profile(law: Any, name: str, values: np.ndarray) -> np.ndarray:
         name: a parameter of the law.
         values: (v,) values to hold it at.
     """
-    import dataclasses as dc
-
     names = law.law_.parameters
     i = names.index(choose("parameter", name, names))
-    terms = len(law.law_.terms)
-    out = []
-    for value in np.asarray(values, dtype=float):
-        if i >= terms:
-            held = dc.replace(law.law_, exponents={**law.law_.exponents, name: (value, value)})
-            start = law.vector_.copy()
-            start[i] = value
-            best, _ = engine.fit(held, law.x_, law.y_, law.weights_, law._objective(), start=start)
-            out.append(best.objective[0])
-        else:
-            out.append(_held_coefficient(law, i, value))
-    return len(law.y_) * np.log(np.array(out) / law.objective_)
+    values = np.asarray(values, dtype=float)
+    if (values <= 0).any():
+        raise UserError(f"{name} is positive in every law, so it cannot be held at {values.min():g}.")
+    out = np.empty(len(values))
+    last = {True: law.vector_, False: law.vector_}  # the nearest solution so far, below and above the fit
+    for j in np.argsort(np.abs(np.log(values / law.vector_[i]))):
+        above = bool(values[j] >= law.vector_[i])
+        held, bounds = _hold(law, name, float(values[j]))
+        begin = last[above].copy()
+        begin[i] = values[j]
+        best, _ = engine.fit(held, law.x_, law.y_, law.weights_, law._objective(), start=begin, bounds=bounds)
+        out[j], last[above] = best.objective[0], best.parameters[0]
+    return len(law.y_) * np.log(out / law.objective_)
 
 
-def _held_coefficient(law: Any, i: int, value: float) -> float:
-    from scipy.optimize import minimize
+def _hold(law: Any, name: str, value: float) -> tuple[Any, dict[str, tuple[float, float]]]:
+    bounds = law._coefficient_bounds(law.law_)
+    if name in law.law_.exponents:
+        return dataclasses.replace(law.law_, exponents={**law.law_.exponents, name: (value, value)}), bounds
+    return law.law_, {**bounds, name: (value, value)}
 
-    free = [j for j in range(len(law.vector_)) if j != i]
-    logs = np.log(law.vector_)
-    target = np.log(law.y_) if law.law_.log_residuals else law.y_
 
-    def objective(z):
-        point = logs.copy()
-        point[free] = z
-        point[i] = np.log(value)
-        fitted = law.law_.predict(law.x_, np.exp(point)[None])[0]
-        r = (np.log(fitted) if law.law_.log_residuals else fitted) - target
-        return (law.weights_ * law._objective().rho(r)[0]).sum() / law.objective_
+def profile_interval(law: Any, name: str, level: float = 0.95, reach: float = 0.5) -> tuple[float, float]:
+    """Where the profile of a parameter crosses the χ²(1) quantile on both sides of the fit, found by bisection in its log.
 
-    found = minimize(
-        objective, logs[free], method="Nelder-Mead", options={"maxiter": 4000, "xatol": 1e-9, "fatol": 1e-9}
-    )
-    return float(found.fun * law.objective_)
+    Args:
+        law: a fitted `ScalingLaw`.
+        name: a parameter of the law.
+        level: of the interval.
+        reach: first step in ln(parameter); doubled until the profile is high enough. A side that never rises (over a factor
+            of e⁸) is given as 0 or infinity: the parameter is not bounded there.
+    """
+    limit = stats.chi2.ppf(level, 1)
+    best = law.parameters_[name]
+    ends = []
+    for sign in (-1, 1):
+        near, far = 0.0, reach
+        while far < 8 and profile(law, name, np.array([best * np.exp(sign * far)]))[0] < limit:
+            near, far = far, 2 * far
+        if far >= 8:
+            ends.append(0.0 if sign < 0 else np.inf)
+            continue
+        for _ in range(12):
+            middle = (near + far) / 2
+            inside = profile(law, name, np.array([best * np.exp(sign * middle)]))[0] < limit
+            near, far = (middle, far) if inside else (near, middle)
+        ends.append(float(best * np.exp(sign * (near + far) / 2)))
+    return ends[0], ends[1]

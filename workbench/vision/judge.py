@@ -31,7 +31,7 @@ class Reader(nn.Module):
         wide: channels of the first convolution.
     """
 
-    def __init__(self, wide: int = 32) -> None:
+    def __init__(self, wide: int = 24) -> None:
         super().__init__()
         self.trunk = nn.Sequential(convolutions(wide), nn.Linear(64 * wide, 128), nn.SiLU())
         self.heads = nn.Linear(128, sum(map(len, FACTORS.values())))

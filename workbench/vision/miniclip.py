@@ -21,7 +21,7 @@ from workbench.vision.scenes import COLUMN, NAMED
 WIDTH = 64  # numbers per feature; also the width of the painter's condition
 
 
-def convolutions(wide: int = 32) -> nn.Sequential:
+def convolutions(wide: int = 24) -> nn.Sequential:
     """(B, 3, 32, 32) → (B, 4·wide·16): four convolutions, each but the first halving the picture."""
     sizes, layers = (3, wide, 2 * wide, 3 * wide, 4 * wide), []
     for index, (d_in, d_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
@@ -36,7 +36,7 @@ class MiniCLIP(nn.Module):
         wide: channels of the first convolution.
     """
 
-    def __init__(self, wide: int = 32) -> None:
+    def __init__(self, wide: int = 24) -> None:
         super().__init__()
         self.image = nn.Sequential(convolutions(wide), nn.Linear(64 * wide, WIDTH))
         self.word = nn.Embedding(len(WORDS), WIDTH, padding_idx=0)
