@@ -11,6 +11,8 @@ Grid: 3 sizes × 3 budgets × 4 batches (×2 apart) × 6 rates (×√2·2 apart)
 does not sit on the edge. Three seeds for the smallest size. The larger runs (role "large") are there to be predicted: they take one
 setting each, given before they were run.
 
+Source: the grid and the recipe follow Li et al. 2025 (step law), arXiv 2503.04715, §3, scaled down.
+
 Columns: n (parameters without embeddings), n_total, d (training tokens, here characters), lr, batch_tokens, seed, loss (nats per
 token), width, layers, steps, seconds (the run's share of its fleet's time), role ("grid" or "large").
 """
