@@ -101,9 +101,12 @@ def launch(host: str, port: int, auth: tuple[str, str] | None, browser: bool) ->
     Raises:
         UserError: an address on the network without a login.
     """
+    from . import catalogue
+
     check_address(host, auth)
     blocks = build()
     empty = home() / "app"
     empty.mkdir(parents=True, exist_ok=True)
     os.chdir(empty)
+    catalogue.warm()
     blocks.launch(server_port=port, inbrowser=browser, **options(host, auth))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,22 @@ import pytest
 from workbench.paths import assets
 from workbench.scaling.laws import LAWS, Law
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "scaling"
+SHARED = Path(os.environ.get("WORKBENCH_SHARED") or Path(__file__).resolve().parents[3] / "shared") / "data" / "scaling"
 
 # Values near the published ones, so that simulated runs look like real ones.
 TRUTH = {
     "chinchilla": (1.82, 480.0, 2085.0, 0.348, 0.366),
     "overtraining": (1.84, 166.0, 230.0, 0.273),
+    "compute": (1.8, 900.0, 0.15),
+    "data-constrained": (1.87, 521.0, 1488.0, 0.353, 0.36, 15.4),
+    "growth": (0.5, 0.7),
+    "gain": (0.35, 1.0),
+    "batch-exchange": (2000.0, 1e9),
+    "critical-batch": (2.1e8, 4.76),
+    "loss-to-score": (0.25, 0.6, 3.0, 2.5),
+    "trend": (0.3, 0.0073),
+    "token-ratio": (0.00639222, 0.15811069, 1.20470122),
+    "parscale-power": (1.29, 42.0, 0.196, 0.06),
     "minicpm": (0.31, 0.0715, 0.30, 0.29, 0.23),
     "power": (0.9, 30.0, 0.21),
     "pure-power": (12.0, 0.076),
@@ -27,7 +38,8 @@ TRUTH = {
     "loss-to-error": (0.857, 2.2, 0.71),
 }
 RANGES = {"N": (1e7, 1e10), "D": (1e8, 1e12), "x": (1e2, 1e8), "m": (1e2, 1e6), "S": (1e3, 1e6), "N_e": (1e7, 1e9),
-          "N_d": (1e7, 1e9), "N_v": (1.0, 100.0), "P": (1.0, 16.0), "L": (1.5, 4.0)}  # fmt: skip
+          "N_d": (1e7, 1e9), "N_v": (1.0, 100.0), "P": (1.0, 16.0), "L": (1.5, 4.0), "C": (1e17, 1e23),
+          "U": (1e8, 1e10), "B": (1e4, 1e8), "t": (1.0, 1000.0), "V": (4096.0, 96256.0)}  # fmt: skip
 
 
 def simulate(name: str, n: int = 80, noise: float = 0.0, seed: int = 0) -> pd.DataFrame:

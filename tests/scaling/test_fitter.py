@@ -8,11 +8,12 @@ import pytest
 from scipy.optimize import least_squares, minimize
 from scipy.special import huber
 from sklearn.base import clone
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from workbench.errors import UserError
 from workbench.scaling import engine
 from workbench.scaling.fitter import ScalingLaw
+from workbench.scaling.identification import identify
 from workbench.scaling.laws import LAWS
 
 from .conftest import TRUTH, simulate
@@ -84,28 +85,6 @@ def test_published_replication_of_the_chinchilla_figure(epoch):
     assert everything.parameters_["B"] == pytest.approx(12846, rel=1e-4)
 
 
-def test_published_parscale_optimum():
-    # Losses of the parallel-scaling paper's released table (Stack-V2 Python), P = 1, 2, 4, 8.
-    loss = {
-        1: (1.1722, 1.1496, 1.1131, 1.0817, 1.0451, 1.0213),
-        2: (1.1507, 1.1262, 1.0940, 1.0623, 1.0244, 1.0025),
-        4: (1.1354, 1.1124, 1.0808, 1.0490, 1.0126, 0.9906),
-        8: (1.1231, 1.0997, 1.0688, 1.0383, 1.0016, 0.9794),
-    }
-    size = {
-        1: (535813376, 693753856, 1088376320, 1571472384, 2774773760, 4353203200),
-        2: (538195842, 696738818, 1092762882, 1577522690, 2784937986, 4368529922),
-        4: (540577412, 699722756, 1097148164, 1583571460, 2795100164, 4383854084),
-        8: (545340552, 705690632, 1105918728, 1595669000, 2815424520, 4414502408),
-    }
-    rows = [{"N": n, "P": p, "loss": value} for p in loss for n, value in zip(size[p], loss[p], strict=True)]
-    law = ScalingLaw("parscale").fit(pd.DataFrame(rows))
-    found = law.parameters_
-    assert law.objective_ == pytest.approx(3.67674e-5, rel=1e-5)
-    assert (found["E"], found["alpha"], found["k"]) == pytest.approx((0.69121, 0.18936, 0.39346), rel=2e-5)
-    assert found["A_alpha"] ** (1 / found["alpha"]) == pytest.approx(1.1307e7, rel=1e-4)
-
-
 def test_all_starts_reach_the_same_optimum_and_the_fit_is_quick(chinchilla):
     law = ScalingLaw("chinchilla").fit(chinchilla)
     assert np.ptp(law.starts_) < 1e-9 * law.objective_
@@ -133,6 +112,59 @@ def test_scikit_learn_manners():
     assert clone(law).get_params() == law.get_params()
     score = cross_val_score(law, table[["N", "D"]], table["loss"], cv=4)
     assert score.min() > 0.99
+
+
+def test_arrays_and_a_law_object_work_like_a_table_and_a_name():
+    table = simulate("chinchilla", noise=0.005)
+    named = ScalingLaw().fit(table)
+    law = ScalingLaw(LAWS["chinchilla"]).fit(table[["N", "D"]].to_numpy(), table["loss"])
+    assert law.vector_ == pytest.approx(named.vector_)
+    assert law.predict(table[["N", "D"]].to_numpy()) == pytest.approx(named.predict(table))
+    assert clone(law).fit(table).vector_ == pytest.approx(named.vector_)
+    search = GridSearchCV(ScalingLaw(), {"law": ["chinchilla", "densing"]}, cv=4).fit(table[["N", "D"]], table["loss"])
+    assert search.best_params_ == {"law": "chinchilla"}
+
+
+def test_a_fixed_constant_stays_and_the_rest_is_the_best_given_it():
+    table = simulate("chinchilla", noise=0.01)
+    free = ScalingLaw().fit(table)
+    for name, value in (("E", 1.7), ("A", 300.0), ("beta", 0.4)):
+        held = ScalingLaw(bounds={name: (value, value)}).fit(table)
+        assert held.parameters_[name] == pytest.approx(value, rel=1e-9)
+        assert held.objective_ > free.objective_
+        i = held.law_.parameters.index(name)
+
+        def objective(z, i=i, value=value, best=held.objective_):
+            point = np.insert(z, i, np.log(value))
+            r = np.log(free.law_.predict(free.x_, np.exp(point)[None])[0] / free.y_)
+            return huber(1e-3, r).sum() / best
+
+        start = np.delete(np.log(held.vector_), i)
+        other = minimize(
+            objective, start, method="Nelder-Mead", options={"maxiter": 4000, "fatol": 1e-12, "xatol": 1e-9}
+        )
+        assert other.fun > 1 - 1e-6
+
+
+def test_a_bound_that_does_not_bind_changes_nothing_and_one_that_does_is_met():
+    table = simulate("chinchilla", noise=0.01)
+    free = ScalingLaw().fit(table)
+    wide = ScalingLaw(bounds={"A": (1, 1e5), "alpha": (0.1, 0.9)}).fit(table)
+    assert wide.vector_ == pytest.approx(free.vector_, rel=1e-5)
+    tight = ScalingLaw(bounds={"E": (0, 1.5)}).fit(table)
+    assert tight.parameters_["E"] == pytest.approx(1.5, rel=1e-9)
+    assert any("E sits on its limit" in w for w in identify(tight).warnings)
+
+
+def test_a_tiny_delta_gives_least_absolute_errors():
+    table = simulate("power", n=41, noise=0.05)
+    law = ScalingLaw("power", delta=1e-8).fit(table)
+    base = np.log(law.vector_)
+    best = np.abs(law.residuals()).sum()
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        point = np.exp(base + 1e-3 * rng.standard_normal(3))
+        assert np.abs(np.log(law.law_.predict(law.x_, point[None])[0] / law.y_)).sum() >= best * (1 - 1e-7)
 
 
 def test_scaling_of_columns_changes_nothing_but_coefficients():

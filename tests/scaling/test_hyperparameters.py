@@ -78,7 +78,7 @@ def test_interval_shrinks_with_the_root_of_the_number_of_cells():
 
 
 def test_copies_of_a_run_inside_a_cell_narrow_only_the_interval_that_draws_runs():
-    runs = grid(0.004)
+    runs = grid(0.02)
     bumped = pd.concat([runs.assign(batch_tokens=runs["batch_tokens"] * (1 + 1e-6 * k)) for k in range(4)])
     assert width(bumped) == pytest.approx(width(runs), rel=0.25)
     assert width(bumped, cluster="run") < 0.7 * width(runs, cluster="run")
@@ -172,7 +172,10 @@ def squeezed():
         (lambda: step_law(1e9, float("nan")), "positive"),
         (lambda: HyperparameterLaw().fit(pd.DataFrame({"n": [1], "d": [1]})), "lr, batch_tokens, loss"),
         (lambda: HyperparameterLaw().fit(grid()[lambda t: t["n"] == 1e6]), "1 model sizes and 3 token"),
-        (lambda: HyperparameterLaw().fit(squeezed()), "2 model sizes.*N = 100000, D = 1e\\+07: best run at the lowest batch"),
+        (
+            lambda: HyperparameterLaw().fit(squeezed()),
+            "2 model sizes.*N = 100000, D = 1e\\+07: .* lowest batch",
+        ),
         (lambda: HyperparameterLaw().fit(grid().assign(loss=lambda t: t["loss"].where(t.index != 4, 0))), "Row 5 has"),
         (lambda: HyperparameterLaw().fit(grid().assign(lr="x")), "Row 1 has 'x' in lr; 441 rows"),
         (lambda: HyperparameterLaw(cluster="cel").fit(grid()), "cell"),

@@ -64,3 +64,20 @@ def test_a_missing_floor_is_not_reported_as_a_value():
 def test_swapped_columns_are_noticed():
     table = simulate("chinchilla", noise=0.01).rename(columns={"N": "D", "D": "N"})
     assert any("swapped" in warning for warning in identify(ScalingLaw().fit(table)).warnings)
+
+
+def test_a_floor_that_resampling_throws_about_is_not_a_value():
+    x = np.geomspace(1e3, 3e4, 24)  # a decade and a half of a slow law
+    rng = np.random.default_rng(1)
+    table = pd.DataFrame({"x": x, "loss": (1.0 + 9 * x**-0.15) * np.exp(0.01 * rng.standard_normal(24))})
+    law = ScalingLaw("power").fit(table)
+    report = identify(law, law.bootstrap(200))
+    assert any("L_inf is not identified" in warning for warning in report.warnings)
+
+
+def test_a_narrow_column_is_named():
+    table = simulate("chinchilla", n=40, noise=0.005)
+    table["D"] = 1e10 * (1 + 0.5 * np.random.default_rng(0).random(40))
+    e, a, b, alpha, beta = TRUTH["chinchilla"]
+    table["loss"] = e + a / table["N"] ** alpha + b / table["D"] ** beta
+    assert any("D spans a factor of 1.5 only" in w for w in identify(ScalingLaw().fit(table)).warnings)

@@ -109,9 +109,9 @@ def moved(width, parametrized):
 
 
 def test_steps_move_the_logits_alike_at_every_width():
-    # Measured over widths 32 and 256: ×1.0 under the parametrization, ×4 and more under the plain one.
-    assert moved(256, True) / moved(32, True) < 1.6
-    assert moved(256, False) / moved(32, False) > 2.2
+    # Measured from width 32 to 256: from 0.37 to 0.22 under the parametrization, from 0.23 to 2.5 under the plain model.
+    assert 0.4 < moved(256, True) / moved(32, True) < 1.2
+    assert moved(256, False) / moved(32, False) > 5
 
 
 def test_a_copy_keeps_the_multipliers():

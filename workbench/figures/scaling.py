@@ -1,4 +1,4 @@
-"""Scaling laws: the fit over compute, what it leaves over, and the map of equal losses with the optimal path.
+"""Scaling laws: the fit over compute and what it leaves over.
 
 Ground beyond the fitted runs is shaded and labelled "beyond the data", and curves there are dashed: an extrapolation must
 look like one. Held-out runs are hollow.
@@ -21,8 +21,13 @@ RAMP = (
     "#A59C74",
     "#BCAF6F",
 )  # cividis, dark to light: small to large models
-UNITS = {"C": "FLOP", "N": "parameters", "D": "tokens", "S": "steps", "m": "rows"}
-NAMES = {"C": "Training compute", "N": "Model size", "D": "Training data", "S": "Steps", "m": "Training rows"}
+UNITS = {"C": "FLOP", "N": "parameters", "D": "tokens", "S": "steps", "m": "rows", "U": "different tokens", "P": "streams",
+         "N_e": "parameters", "N_d": "parameters", "N_v": "parameters", "L": "nats", "B": "tokens per step", "t": "days",
+         "V": "entries"}  # fmt: skip
+NAMES = {"C": "Training compute", "N": "Model size", "D": "Training data", "S": "Steps", "m": "Training rows",
+         "U": "Different training data", "P": "Parallel streams", "N_e": "Encoder size", "N_d": "Decoder size",
+         "N_v": "Vocabulary parameters", "L": "Loss", "B": "Batch", "t": "Time", "V": "Vocabulary"}  # fmt: skip
+TARGET = "loss (nats per token)"
 
 
 def _powers(fig: go.Figure, which: str, title: str, values: np.ndarray, pad: float = 0.05) -> None:
@@ -47,11 +52,18 @@ def _powers(fig: go.Figure, which: str, title: str, values: np.ndarray, pad: flo
     )
 
 
+def _name(column: str) -> str:
+    """The column inside a sentence."""
+    return NAMES[column].lower() if column in NAMES else column
+
+
 def _title(column: str) -> str:
-    return f"{NAMES.get(column, column)} ({UNITS.get(column, 'no unit')}, log scale)"
+    return f"{NAMES.get(column, column.capitalize())} ({UNITS.get(column, 'no unit')}, log scale)"
 
 
-def law(rows: pd.DataFrame, curves: pd.DataFrame | None = None, *, x: str = "C", size: str = "N") -> go.Figure:
+def law(
+    rows: pd.DataFrame, curves: pd.DataFrame | None = None, *, x: str = "C", size: str = "N", target: str = TARGET
+) -> go.Figure:
     """Draw runs and the fitted law over `x`, one curve per group.
 
     Args:
@@ -60,6 +72,7 @@ def law(rows: pd.DataFrame, curves: pd.DataFrame | None = None, *, x: str = "C",
         curves: group, `x`, loss; optional low, high (95 % band of the fit) and beyond (true: outside the fitted runs).
         x: column of the horizontal axis.
         size: column that colours the runs.
+        target: what the column loss holds, with its unit in brackets.
 
     Returns:
         The light figure; an empty plot that says what will appear when there are no rows.
@@ -70,8 +83,12 @@ def law(rows: pd.DataFrame, curves: pd.DataFrame | None = None, *, x: str = "C",
     _frames.need(rows, (x, "loss", size), "a scaling law")
     fig = go.Figure()
     fig.update_xaxes(title_text=_title(x), type="log")
-    fig.update_yaxes(title_text="Loss (nats per token, log scale)", type="log")
-    title = f"Loss against {NAMES.get(x, x).lower()}, runs and fitted law"
+    word, _, unit = target.partition(" (")
+    unit = unit.rstrip(")") or "no unit"
+    log = rows.empty or bool((rows["loss"] > 0).all() and (curves is None or (curves["loss"] > 0).all()))
+    kind = "log" if log else "linear"
+    fig.update_yaxes(title_text=f"{word.capitalize()} ({unit}{', log scale' if log else ''})", type=kind)
+    title = f"{word.capitalize()} against {_name(x)}, runs and fitted law"
     if rows.empty:
         fig.update_xaxes(type="linear")
         fig.update_yaxes(type="linear")
@@ -107,13 +124,14 @@ def law(rows: pd.DataFrame, curves: pd.DataFrame | None = None, *, x: str = "C",
     shown = np.concatenate([rows[x].to_numpy(float), curves[x].to_numpy(float)])
     _powers(fig, "x", _title(x), shown)
     losses = np.concatenate([rows["loss"].to_numpy(float), curves["loss"].to_numpy(float)])
-    low, high = _frames.spread(losses, log=True, pad=0.06)
-    fig.update_yaxes(range=[low, high], **_loss_ticks(low, high))
+    low, high = _frames.spread(losses, log=log, pad=0.06)
+    fig.update_yaxes(range=[low, high], **(_loss_ticks(low, high) if log else {"tickmode": "auto"}))
     reach = np.log10(shown.max() / rows[x].max())
     if reach > 0.05:
         _beyond(fig, float(rows[x].max()), float(shown.max()), reach)
     fig.update_layout(hovermode="closest", showlegend=bool(held.any()))
-    alt = f"{len(rows)} runs: loss falls from {number(rows['loss'].max())} to {number(rows['loss'].min())} nats per token."
+    ends = f"{number(rows['loss'].max())} to {number(rows['loss'].min())}"
+    alt = f"{len(rows)} runs: {word} between {ends} {unit}."
     caption = f"Each dot is one run, n = {len(rows)}; darker is smaller. Line: fitted law"
     caption += ", band: 95 % of the fit" if "low" in curves else ""
     caption += ". Hollow: held out of the fit." if held.any() else "."
@@ -165,12 +183,13 @@ def _beyond(fig: go.Figure, start: float, stop: float, decades: float) -> None:
     )  # fmt: skip
 
 
-def residuals(rows: pd.DataFrame, *, x: str = "C") -> go.Figure:
+def residuals(rows: pd.DataFrame, *, x: str = "C", relative: bool = True) -> go.Figure:
     """Draw what the law leaves over: ln L̂ − ln L against `x`.
 
     Args:
-        rows: columns `x`, residual (ln, positive: predicted too high); optional held.
+        rows: columns `x`, residual (positive: predicted too high); optional held.
         x: column of the horizontal axis.
+        relative: residuals are ln L̂ − ln L and shown in percent; else L̂ − L, shown as it is.
 
     Returns:
         The light figure; an empty plot that says what will appear when there are no rows.
@@ -181,13 +200,15 @@ def residuals(rows: pd.DataFrame, *, x: str = "C") -> go.Figure:
     _frames.need(rows, (x, "residual"), "residuals")
     fig = go.Figure()
     fig.update_xaxes(title_text=_title(x), type="log")
-    fig.update_yaxes(title_text="Predicted over measured (%)", type="linear")
-    title = f"What the law leaves over, against {NAMES.get(x, x).lower()}"
+    unit = "%" if relative else "unit of the target"
+    fig.update_yaxes(title_text=f"Predicted {'over' if relative else 'minus'} measured ({unit})", type="linear")
+    title = f"What the law leaves over, against {_name(x)}"
     if rows.empty:
         fig.update_xaxes(type="linear")
         style.empty(fig, "The residual of each run appears here. Fit a law to fill it.")
         return style.finish(fig, title=title, alt="An empty plot: nothing is fitted yet.")
-    percent = 100 * np.expm1(rows["residual"].to_numpy(float))
+    left = rows["residual"].to_numpy(float)
+    percent = 100 * np.expm1(left) if relative else left
     held = rows["held"].to_numpy(bool) if "held" in rows else np.zeros(len(rows), bool)
     for part, hollow in ((~held, False), (held, True)):
         if part.any():
@@ -205,7 +226,7 @@ def residuals(rows: pd.DataFrame, *, x: str = "C") -> go.Figure:
                 hovertemplate="%{hovertext}<extra></extra>",
             )
     _powers(fig, "x", _title(x), rows[x].to_numpy(float))
-    top = max(np.abs(percent).max() * 1.1, 0.1)
+    top = max(np.abs(percent).max() * 1.1, 0.1 if relative else 1e-9)
     fig.update_yaxes(range=[-top, top], tickmode="auto")
     fig.add_hline(y=0, line={"color": style.LIGHT["muted"], "width": 1})
     fig.update_layout(hovermode="closest")
@@ -213,66 +234,9 @@ def residuals(rows: pd.DataFrame, *, x: str = "C") -> go.Figure:
     return style.finish(
         fig,
         title=title,
-        alt=f"Half of the {len(rows)} runs lie within {number(typical)} % of the law.",
+        alt=f"Half of the {len(rows)} runs lie within {number(typical)} {'% ' if relative else ''}of the law.",
         caption=f"n = {len(rows)} runs. Above zero: the law predicts too much."
         + (" Hollow: held out." if held.any() else ""),
-    )
-
-
-def iso_loss(rows: pd.DataFrame, path: pd.DataFrame | None = None, runs: pd.DataFrame | None = None) -> go.Figure:
-    """Draw lines of equal loss over model size and data, the compute-optimal path, and the runs.
-
-    Args:
-        rows: columns N, D, loss: the points of each line, grouped by loss.
-        path: N, D of the compute-optimal path.
-        runs: N, D of the fitted runs.
-
-    Returns:
-        The light figure; an empty plot that says what will appear when there are no rows.
-
-    Raises:
-        UserError: a column is missing.
-    """
-    _frames.need(rows, ("N", "D", "loss"), "lines of equal loss")
-    fig = go.Figure()
-    fig.update_xaxes(title_text=_title("N"), type="log")
-    fig.update_yaxes(title_text=_title("D"), type="log")
-    title = "Model size and data that give one loss"
-    if rows.empty:
-        fig.update_xaxes(type="linear")
-        fig.update_yaxes(type="linear")
-        style.empty(fig, "Lines of equal loss appear here. Fit a law of N and D to fill it.")
-        return style.finish(fig, title=title, alt="An empty plot: nothing is fitted yet.")
-    groups = list(rows.groupby("loss"))
-    for i, (loss, part) in enumerate(groups):
-        color = style.readable(RAMP[round(i * (len(RAMP) - 1) / max(1, len(groups) - 1))], style.LIGHT["ground"])
-        fig.add_scatter(
-            x=_frames.plain(part["N"]), y=_frames.plain(part["D"]), mode="lines", name=f"{loss:.3g}", showlegend=True,
-            line={"color": color, "width": 2}, hovertemplate=f"loss {loss:.4g}<extra></extra>",
-        )  # fmt: skip
-    every = [rows[["N", "D"]]]
-    if runs is not None and len(runs):
-        every.append(runs[["N", "D"]])
-        fig.add_scatter(
-            x=_frames.plain(runs["N"]), y=_frames.plain(runs["D"]), mode="markers", name="runs", showlegend=False,
-            marker={"size": 6, "color": style.alpha(style.LIGHT["muted"], 0.6), "line": {"width": 0}},
-            hovertemplate="run<br>N %{x:.3g}<br>D %{y:.3g}<extra></extra>",
-        )  # fmt: skip
-    if path is not None and len(path):
-        fig.add_scatter(
-            x=_frames.plain(path["N"]), y=_frames.plain(path["D"]), mode="lines", name="optimal", showlegend=True,
-            line={"color": style.LIGHT["bad"], "width": 2.5, "dash": "dash"}, hovertemplate="optimal<extra></extra>",
-        )  # fmt: skip
-    both = pd.concat(every)
-    _powers(fig, "x", _title("N"), both["N"].to_numpy(float))
-    _powers(fig, "y", _title("D"), both["D"].to_numpy(float))
-    fig.update_layout(hovermode="closest", showlegend=True)
-    return style.finish(
-        fig,
-        title=title,
-        alt=f"{len(groups)} lines of equal loss from {groups[0][0]:.3g} to {groups[-1][0]:.3g} nats per token.",
-        caption="Each line holds one loss (nats per token). Dashed: the cheapest size for every budget. Dots: fitted runs.",
-        top=style.TOP + 24 * -(-(len(groups) + 1) // 5),
     )
 
 
@@ -297,25 +261,11 @@ def _example_curve() -> pd.DataFrame:
     )
 
 
-def _example_lines() -> pd.DataFrame:
-    parts = []
-    for loss in (2.2, 2.6, 3.0):
-        gap = loss - 1.82
-        n = (482 / gap) ** (1 / 0.348) * np.geomspace(1.05, 1e3, 40)
-        parts.append(pd.DataFrame({"N": n, "D": (2085 / (gap - 482 / n**0.348)) ** (1 / 0.366), "loss": loss}))
-    return pd.concat(parts)
-
-
 EXAMPLE = {
     "law": lambda: {"rows": _example(), "curves": _example_curve()},
     "residuals": lambda: {
         "rows": (t := _example()).assign(
             residual=np.log((1.82 + 482 / t["N"] ** 0.348 + 2085 / t["D"] ** 0.366) / t["loss"])
         )
-    },
-    "iso_loss": lambda: {
-        "rows": _example_lines(),
-        "runs": _example(),
-        "path": pd.DataFrame({"N": [1e8, 1e10], "D": [2e9, 2e11]}),
     },
 }

@@ -98,7 +98,13 @@ class LoSFNet(nn.Module):
     """
 
     def __init__(
-        self, features: int = 64, hidden: int = 64, width: int = 128, *, attention: str = "points", denoise: str = "added"
+        self,
+        features: int = 64,
+        hidden: int = 64,
+        width: int = 128,
+        *,
+        attention: str = "points",
+        denoise: str = "added",
     ) -> None:
         super().__init__()
         self.attention = choose("attention", attention, ATTENTION)

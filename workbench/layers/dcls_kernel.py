@@ -44,8 +44,9 @@ SMALLEST_SIGMA = {"max": 1.0, "gauss": 0.27}  # pixels, added to |SIG|
 
 
 def construct_kernel(
-    weight: Tensor, P: Tensor, SIG: Tensor | None, size: Sequence[int], version: str = "gauss", *, variant: str = "correct"
-) -> Tensor:
+    weight: Tensor, P: Tensor, SIG: Tensor | None, size: Sequence[int], version: str = "gauss", *,
+    variant: str = "correct",
+) -> Tensor:  # fmt: skip
     """The dense kernel of m weights at their positions.
 
     Args:
@@ -65,8 +66,11 @@ def construct_kernel(
     size = _check(weight, P, SIG, size, version, variant)
     exact = torch.promote_types(weight.dtype, torch.float32)  # half precision cannot hold a position
     places, w = grid_positions(P.to(exact), size, version, variant), weight.to(exact)
-    sigmas = [None] * len(size) if SIG is None else [row.to(exact).abs() + SMALLEST_SIGMA[version] for row in SIG.flip(0)]
-    profiles = [_profile(p, s, sigma, version) for p, s, sigma in zip(places, size, sigmas, strict=True)]  # (O, I, m, s)
+    sigmas: list[Tensor | None] = [None] * len(size)
+    if SIG is not None:
+        sigmas = [row.to(exact).abs() + SMALLEST_SIGMA[version] for row in SIG.flip(0)]
+    axes = zip(places, size, sigmas, strict=True)
+    profiles = [_profile(p, s, sigma, version) for p, s, sigma in axes]  # (O, I, m, s) each
     if version != "v0":
         w = w / (math.prod(profile.sum(-1) for profile in profiles) + 1e-7)
     first, *others = profiles
@@ -89,19 +93,22 @@ def grid_positions(P: Tensor, size: Sequence[int], version: str, variant: str = 
         version: decides the order of axes under `reference`.
         variant: `correct` reads positions outside at the border (value there, slope as if it were there).
     """
-    n = len(size)
     if variant == "correct":
         low, high = limits(size, device=P.device, dtype=P.dtype)
         shift = P.detach().clamp(low, high) - P.detach()  # 0 inside
         return [row + s // 2 for row, s in zip((P + shift).flip(0), size, strict=True)]
-    # Which row of P stands for axis 0, 1, 2 of the kernel, and whose centre is added to row i: always side i.
-    order = {1: (0,), 2: (0, 1), 3: (0, 2, 1)}[n] if version == "v0" else tuple(reversed(range(n)))
-    return [P[row] + size[row] // 2 for row in order]
+    return [P[row] + size[row] // 2 for row in released_order(len(size), version)]
+
+
+def released_order(n: int, version: str) -> tuple[int, ...]:
+    """Which row of the released P stands for axis 0, 1, 2 of a kernel with n axes."""
+    return {1: (0,), 2: (0, 1), 3: (0, 2, 1)}[n] if version == "v0" else tuple(reversed(range(n)))
 
 
 def limits(
-    size: Sequence[int], variant: str = "correct", *, device: torch.device | None = None, dtype: torch.dtype | None = None
-) -> tuple[Tensor, Tensor]:
+    size: Sequence[int], variant: str = "correct", *, device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Smallest and largest offset per row of P, each (n, 1, 1, 1), in pixels.
 
     Args:
@@ -130,7 +137,8 @@ def _profile(p: Tensor, s: int, sigma: Tensor | None, version: str) -> Tensor:
     if version == "max":
         return (sigma - distance.abs()).relu()
     square = (distance / sigma) ** 2
-    return torch.exp(-0.5 * square).masked_fill(square > -2 * math.log(torch.finfo(p.dtype).tiny), 0.0)  # 13.2 σ in float32
+    underflow = -2 * math.log(torch.finfo(p.dtype).tiny)  # (13.2 σ)² in float32
+    return torch.exp(-0.5 * square).masked_fill(square > underflow, 0.0)
 
 
 def _without_subnormals(kernel: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ released code prepares and never finishes; arguments after the kernel size by na
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -67,10 +67,11 @@ class Dcls(nn.Module):
             raise UserError(f"A transposed layer pads with zeros only, not {padding_mode!r}; leave padding_mode out.")
         for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
             if groups < 1 or channels < 1 or channels % groups:
-                raise UserError(f"{name} = {channels} cannot be split into {groups} groups; choose a multiple of groups.")
+                raise UserError(f"{name} = {channels} cannot be split into {groups} groups; take a multiple of groups.")
         if kernel_count < 1:
             raise UserError(f"kernel_count = {kernel_count}: a filter needs at least 1 weight.")
-        self.in_channels, self.out_channels, self.kernel_count, self.groups = in_channels, out_channels, kernel_count, groups
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.kernel_count = kernel_count
         self.dilated_kernel_size = self._sides("dilated_kernel_size", dilated_kernel_size, 1)
         self.stride, self.padding = self._sides("stride", stride, 1), self._sides("padding", padding, 0)
         self.output_padding = self._sides("output_padding", output_padding, 0)
@@ -78,16 +79,18 @@ class Dcls(nn.Module):
             raise UserError("output_padding belongs to transposed layers; leave it out.")
         first, second = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
         shape, kind = (first, second // groups, kernel_count), {"device": device, "dtype": dtype}
+        exact = torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
+        place = {"device": device, "dtype": exact}
         self.weight = nn.Parameter(torch.empty(shape, **kind))
-        self.P = nn.Parameter(torch.empty(self.dims, *shape, **kind))
-        self.SIG = nn.Parameter(torch.empty(self.dims, *shape, **kind)) if version in SMALLEST_SIGMA else None
+        self.P = nn.Parameter(torch.empty(self.dims, *shape, **place))
+        self.SIG = nn.Parameter(torch.empty(self.dims, *shape, **place)) if version in SMALLEST_SIGMA else None
         self.bias = nn.Parameter(torch.empty(out_channels, **kind)) if bias else None
         self.reset_parameters()
 
     def _sides(self, name: str, value: int | Sequence[int], least: int) -> tuple[int, ...]:
         sides = (value,) * self.dims if isinstance(value, int) else tuple(value)
         if len(sides) != self.dims or any(not isinstance(s, int) or s < least for s in sides):
-            raise UserError(f"{name} = {value!r} does not fit; give a whole number from {least} up, or {self.dims} of them.")
+            raise UserError(f"{name} = {value!r} does not fit; give {self.dims} whole numbers from {least} up, or one.")
         return sides
 
     def reset_parameters(self) -> None:
@@ -102,6 +105,16 @@ class Dcls(nn.Module):
             self.clamp_positions()
             if self.SIG is not None:
                 self.SIG.fill_(START_SIG[self.version])
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Dcls:
+        """As torch's, but positions and widths keep single precision: half of it cannot tell 7.5 from 7.53 pixels."""
+        kept = {name: p.data for name, p in self.named_parameters(recurse=False) if name in ("P", "SIG")}
+        super()._apply(fn, recurse)
+        for name, before in kept.items():
+            now = getattr(self, name)
+            if now.dtype in (torch.float16, torch.bfloat16) and before.dtype == torch.float32:
+                now.data = before.to(now.device)
+        return self
 
     @torch.no_grad()
     def clamp_positions(self) -> None:

@@ -17,11 +17,15 @@ JOBS: dict[str, str] = {
     "compare": "workbench.evaluation.job:run",
     "demo": "workbench.demo:run",
     "reproduce": "workbench.papers.job:run",
+    "forecast": "workbench.runs.forecast:run",
     "selftest": "workbench.runs.selftest:run",
 }
 
 # job → module:settings class whose field defaults a run's settings are compared with; else the module's DEFAULTS.
-SETTINGS: dict[str, str] = {"finetune": "workbench.training.config:FinetuneConfig"}
+SETTINGS: dict[str, str] = {
+    "finetune": "workbench.training.config:FinetuneConfig",
+    "forecast": "workbench.training.config:FinetuneConfig",
+}
 
 
 def load(job: str) -> Callable[[RunContext], dict[str, Any]]:

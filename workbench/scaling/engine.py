@@ -26,6 +26,7 @@ from workbench.scaling.laws import Columns, Law
 Bounds = Mapping[str, tuple[float, float]]
 LADDER = 1e-3  # δ down to which Newton needs no ladder, in units of the spread of the target (1 for log residuals)
 
+
 @dataclasses.dataclass(frozen=True)
 class Objective:
     """ρ of the residual.
@@ -60,8 +61,9 @@ class Objective:
         """Objectives with larger δ to pass through, ending with this one."""
         if self.kind == "squared" or self.delta >= LADDER:
             return [self]
-        steps = int(np.ceil(np.log(LADDER / self.delta) / np.log(4.0)))
+        steps = int(np.ceil(np.log(LADDER / self.delta) / np.log(3.0)))
         return [dataclasses.replace(self, delta=float(d)) for d in np.geomspace(LADDER, self.delta, steps + 1)]
+
 
 @dataclasses.dataclass
 class Optimum:
@@ -83,9 +85,17 @@ def scale_columns(law: Law, x: Columns, bounds: Bounds | None = None) -> tuple[d
     means = {c: float(np.exp(np.mean(np.log(x[c])))) if c in free else 1.0 for c in law.columns}
     return {c: np.asarray(x[c], dtype=float) / means[c] for c in law.columns}, means
 
-def _limits(law: Law, bounds: Bounds | None) -> tuple[np.ndarray, np.ndarray]:
-    """(lowest, highest) of (ln c, θ); a coefficient's bound of 0 is as good as none."""
+
+def _limits(law: Law, y: np.ndarray, bounds: Bounds | None) -> tuple[np.ndarray, np.ndarray]:
+    """(lowest, highest) of (ln c, θ); a coefficient's bound of 0 is as good as none.
+
+    A term of scaled columns is near its coefficient: one at 1e-15 of the smallest loss has vanished and need not shrink on.
+    """
     low, high = np.full(len(law.parameters), -700.0), np.full(len(law.parameters), 700.0)
+    least = np.log(np.abs(y)[y != 0].min()) + np.log(1e-15)
+    low[: len(law.terms)] = [
+        -700.0 if term.special or term.coefficient in (bounds or ()) else least for term in law.terms
+    ]
     for i, name in enumerate(law.parameters):
         if name in law.exponents:
             low[i], high[i] = law.exponents[name]
@@ -93,6 +103,7 @@ def _limits(law: Law, bounds: Bounds | None) -> tuple[np.ndarray, np.ndarray]:
             lowest, highest = bounds[name]
             low[i], high[i] = max(-700.0, np.log(max(lowest, 1e-300))), min(700.0, np.log(highest))
     return low, high
+
 
 def _shift(law: Law, theta: np.ndarray, means: dict[str, float]) -> np.ndarray:
     """ln c in natural units minus ln c in scaled units, (batch, terms): ±Σ_j p_j ln mean_j."""
@@ -102,6 +113,7 @@ def _shift(law: Law, theta: np.ndarray, means: dict[str, float]) -> np.ndarray:
         for column, exponent in term.powers.items():
             shift[:, k] -= term.direction * theta[:, names.index(exponent)] * np.log(means[column])
     return shift
+
 
 def exponent_grid(law: Law, points: int = 600) -> np.ndarray:
     """A grid over the exponents, geometric in each, about `points` in all: (g, m); one empty row for a law without any."""
@@ -113,6 +125,7 @@ def exponent_grid(law: Law, points: int = 600) -> np.ndarray:
         for low, high in law.exponents.values()
     ]
     return np.array(list(itertools.product(*axes)))
+
 
 def project(
     law: Law, x: Columns, y: np.ndarray, weights: np.ndarray, grid: np.ndarray
@@ -151,6 +164,7 @@ def project(
     tiny = coefficients.max(axis=1, keepdims=True) * np.exp(-30.0) + 1e-300
     return np.log(np.maximum(coefficients, tiny)), best
 
+
 def fit(
     law: Law, x: Columns, y: np.ndarray, weights: np.ndarray | None = None, objective: Objective | None = None,
     start: np.ndarray | None = None, starts: int = 6, bounds: Bounds | None = None,
@@ -182,14 +196,15 @@ def fit(
             logs[order] = np.log(np.maximum(np.abs(y).mean(), 1e-300) / len(law.terms))
         begin = np.concatenate([logs[order], grid[order]], axis=1)
     else:
-        begin = _internal(law, start[None], means)
+        begin = _lifted(law, scaled, y, _internal(law, start[None], means))
     stacked = np.broadcast_to(weights, (len(begin), len(y)))
-    limits = _limits(law, bounds)
+    limits = _limits(law, y, bounds)
     for step in objective.ladder():
         begin, loss, done, iterations = polish(law, scaled, y, stacked, begin, step, limits)
     everything = _natural(law, begin, loss, done, iterations, means)
     best = int(np.argmin(loss))
     return _natural(law, begin[[best]], loss[[best]], done[[best]], iterations, means), everything
+
 
 def refit(
     law: Law, x: Columns, y: np.ndarray, weights: np.ndarray, optimum: np.ndarray, objective: Objective,
@@ -197,11 +212,36 @@ def refit(
 ) -> Optimum:  # fmt: skip
     """Refit the same runs under many weightings (batch, n), each started at `optimum` (p,) in natural units."""
     scaled, means = scale_columns(law, x, bounds)
-    z = np.repeat(_internal(law, optimum[None], means), len(weights), axis=0)
-    weights, limits = np.asarray(weights, dtype=float), _limits(law, bounds)
-    for step in objective.ladder():
-        z, loss, done, iterations = polish(law, scaled, y, weights, z, step, limits, 60, 1e-9)
-    return _natural(law, z, loss, done, iterations, means)
+    weights, limits = np.asarray(weights, dtype=float), _limits(law, y, bounds)
+    best = None
+    for start in _lifted(law, scaled, y, _internal(law, optimum[None], means)):
+        z = np.repeat(start[None], len(weights), axis=0)
+        for step in objective.ladder():
+            z, loss, done, iterations = polish(law, scaled, y, weights, z, step, limits, 60, 1e-9)
+        if best is not None:
+            worse = best[1] < loss
+            z[worse], loss[worse], done[worse] = best[0][worse], best[1][worse], best[2][worse]
+        best = z, loss, done, iterations
+    return _natural(law, *best, means)
+
+
+def _lifted(law: Law, x: Columns, y: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """The start (1, p), and where a term has vanished a second one with that term at a tenth of the smallest loss.
+
+    The objective is flat in the logarithm of a coefficient near zero, so Newton cannot bring a lost term back by itself; other
+    weights of the same runs may well want it.
+    """
+    k = len(law.terms)
+    values, _ = law.log_terms(x, start[:, k:])
+    largest = (values[0] + start[:, :k]).max(axis=0)
+    least = np.log(np.abs(y)[y != 0].min())
+    gone = largest < least + np.log(1e-4)
+    if not gone.any():
+        return start
+    lifted = start.copy()
+    lifted[0, :k] = np.where(gone, start[0, :k] + least + np.log(0.1) - largest, start[0, :k])
+    return np.concatenate([start, lifted])
+
 
 def _internal(law: Law, parameters: np.ndarray, means: dict[str, float]) -> np.ndarray:
     """(batch, p) in natural units → (ln c of the scaled columns, θ)."""
@@ -209,11 +249,13 @@ def _internal(law: Law, parameters: np.ndarray, means: dict[str, float]) -> np.n
     theta = parameters[:, k:]
     return np.concatenate([np.log(np.maximum(parameters[:, :k], 1e-300)) - _shift(law, theta, means), theta], axis=1)
 
+
 def _natural(law, z, loss, done, iterations, means) -> Optimum:
     k = len(law.terms)
     theta = z[:, k:]
     coefficients = np.exp(np.clip(z[:, :k] + _shift(law, theta, means), -700, 700))
     return Optimum(np.concatenate([coefficients, theta], axis=1), loss, done, iterations)
+
 
 def _spread(grid: np.ndarray, loss: np.ndarray, count: int) -> np.ndarray:
     """The best grid points that are not neighbours of a better one."""

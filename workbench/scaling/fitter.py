@@ -132,12 +132,16 @@ class ScalingLaw(RegressorMixin, BaseEstimator):
         law = get_law(self.law)
         choose("objective", self.objective, OBJECTIVES)
         if not self.delta > 0 or not 0 < self.quantile < 1:
-            raise UserError(f"delta must be above 0 and quantile inside (0, 1), not {self.delta:g} and {self.quantile:g}.")
+            raise UserError(
+                f"delta must be above 0 and quantile inside (0, 1), not {self.delta:g} and {self.quantile:g}."
+            )
         limits = dict(law.exponents)
         for name, (low, high) in (self.bounds or {}).items():
             choose("parameter", name, law.parameters)
             if not 0 <= low <= high or high == 0:
-                raise UserError(f"The bounds of {name} are {low:g} and {high:g}; give 0 ≤ lowest ≤ highest, highest > 0.")
+                raise UserError(
+                    f"The bounds of {name} are {low:g} and {high:g}; give 0 ≤ lowest ≤ highest, highest > 0."
+                )
             if name in limits:
                 limits[name] = (max(low, 1e-6), high)
         log = law.log_residuals if self.log_residuals is None else self.log_residuals
@@ -190,5 +194,7 @@ def _numbers(values: pd.Series, name: str, *, positive: bool) -> np.ndarray:
 def _weights(given: Any, n: int) -> np.ndarray:
     weights = np.ones(n) if given is None else np.asarray(given, dtype=float)
     if weights.shape != (n,) or not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
-        raise UserError(f"sample_weight needs {n} numbers of 0 or more, one per run, not all 0; got shape {weights.shape}.")
+        raise UserError(
+            f"sample_weight needs {n} numbers of 0 or more, one per run, not all 0; got shape {weights.shape}."
+        )
     return weights

@@ -1,14 +1,15 @@
 """Many small decoders of one shape trained side by side, each at its own learning rate: one sweep over rates in one run.
 
-A decoder of 24 thousand parameters spends most of a step on starting operations. K of them are therefore stacked: their weights
-are the rows of one tensor (K, P), every product is one batched product over K, and all read the same batch.
+A decoder of 24 thousand parameters spends most of a step on starting operations. K of them are therefore stacked: their
+weights are the rows of one tensor (K, P), every product is one batched product over K, and all read the same batch.
 
-Decoder: Llama's (RMS norm before each block, rotary positions, causal attention with heads of 16, SwiGLU), the embedding tied to
-the readout; `tests/scaling/test_fleet.py` compares it with the one in transformers. AdamW (0.9, 0.95, 1e-8) with decay 0.1 on
-matrices, gradient norm at most 1 per decoder, 5 % linear warm-up, cosine to a *fixed* final rate 1e-5.
+Decoder: Llama's (RMS norm before each block, rotary positions, causal attention with heads of 16, SwiGLU), the embedding
+tied to the readout; `tests/scaling/test_fleet.py` compares it with the one in transformers. AdamW (0.9, 0.95, 1e-8) with
+decay 0.1 on matrices, gradient norm at most 1 per decoder, 5 % linear warm-up, cosine to a *fixed* final rate 1e-5.
 
 Source: Li et al. 2025, arXiv 2503.04715, §3 (training recipe; a final rate tied to the peak moves the optimum).
-Departures: every matrix starts at N(0, 1/d_in), residual outputs divided by √(2·layers); warm-up is a share, not 2000 steps.
+Departures: every matrix starts at N(0, 1/d_in), residual outputs divided by √(2·layers); warm-up is a share, not 2000
+steps.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ BETAS, EPS, DECAY, CLIP, WARM = (0.9, 0.95), 1e-8, 0.1, 1.0, 0.05
 
 
 def shapes(width: int, layers: int, vocabulary: int) -> dict[str, tuple[int, ...]]:
-    """Name → shape of every tensor of one decoder; matrices are (d_in, d_out), except the embedding (vocabulary, width)."""
+    """Name → shape of every tensor of one decoder: embedding (vocabulary, width), matrices (d_in, d_out), then gains."""
     hidden = width * 8 // 3 // 8 * 8
     found: dict[str, tuple[int, ...]] = {"embedding": (vocabulary, width)}
     for i in range(layers):
-        found |= {f"{i}.norm1": (width,), f"{i}.qkv": (width, 3 * width), f"{i}.out": (width, width),
-                  f"{i}.norm2": (width,), f"{i}.gate_up": (width, 2 * hidden), f"{i}.down": (hidden, width)}  # fmt: skip
-    return {**found, "norm": (width,)}
+        found |= {f"{i}.qkv": (width, 3 * width), f"{i}.out": (width, width), f"{i}.gate_up": (width, 2 * hidden),
+                  f"{i}.down": (hidden, width)}  # fmt: skip
+    gains = [f"{i}.norm{j}" for i in range(layers) for j in (1, 2)]
+    return found | dict.fromkeys([*gains, "norm"], (width,))
 
 
 def non_embedding(width: int, layers: int) -> int:
@@ -68,15 +70,24 @@ class Fleet:
         generator = torch.Generator().manual_seed(seed)
         one = [_start(name, shape, layers, generator).flatten() for name, shape in self.shapes.items()]
         self.flat = torch.cat(one).to(dtype).repeat(copies, 1).requires_grad_()  # (K, P)
-        decay = [torch.full((math.prod(shape),), float(len(shape) > 1)) for shape in self.shapes.values()]
-        self.decay = torch.cat(decay).to(dtype) * DECAY  # (P,)
-        self.mean, self.square = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
-        self.steps = 0
+        self.sizes = [math.prod(shape) for shape in self.shapes.values()]
+        self.matrices = sum(
+            size for size, shape in zip(self.sizes, self.shapes.values(), strict=True) if len(shape) > 1
+        )
+        # The optimizer steps on views of the rows: one fused kernel for each copy and kind.
+        self.rows = [part for row in self.flat.detach() for part in self.halves(row)]
+        groups = [{"params": [part], "weight_decay": DECAY * (i % 2 == 0)} for i, part in enumerate(self.rows)]
+        self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=BETAS, eps=EPS, fused=True)
+
+    def halves(self, row: Tensor) -> tuple[Tensor, Tensor]:
+        """(matrices, gains) of one copy's row (P,)."""
+        return row[: self.matrices], row[self.matrices :]
 
     def weights(self) -> dict[str, Tensor]:
         """Name → (K, *shape), views of the flat tensor."""
-        parts = self.flat.split([math.prod(shape) for shape in self.shapes.values()], dim=1)
-        return {name: part.view(self.copies, *shape) for part, (name, shape) in zip(parts, self.shapes.items(), strict=True)}
+        parts = self.flat.split(self.sizes, dim=1)
+        named = zip(parts, self.shapes.items(), strict=True)
+        return {name: part.view(self.copies, *shape) for part, (name, shape) in named}
 
     def logits(self, ids: Tensor) -> Tensor:
         """Next-token logits (K, S, T, vocabulary) for `ids` (S, T), the same for every decoder."""
@@ -110,14 +121,12 @@ class Fleet:
             lr: (K, 1), the rate of each decoder now.
         """
         (gradient,) = torch.autograd.grad(self.losses(windows).sum(), self.flat)
-        self.steps += 1
-        with torch.no_grad():
-            gradient *= (CLIP / (gradient.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1.0)
-            self.mean.lerp_(gradient, 1 - BETAS[0])
-            self.square.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
-            size = (self.square / (1 - BETAS[1] ** self.steps)).sqrt_().add_(EPS)
-            self.flat.mul_(1 - lr * self.decay)
-            self.flat.sub_(self.mean / size * (lr / (1 - BETAS[0] ** self.steps)))
+        gradient *= (CLIP / (gradient.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1.0)
+        parts = [part for row in gradient for part in self.halves(row)]
+        for i, (own, part) in enumerate(zip(self.rows, parts, strict=True)):
+            own.grad = part
+            self.optimizer.param_groups[i]["lr"] = float(lr[i // 2, 0])
+        self.optimizer.step()
 
 
 def _start(name: str, shape: tuple[int, ...], layers: int, generator: torch.Generator) -> Tensor:

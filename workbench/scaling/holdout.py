@@ -17,6 +17,8 @@ from sklearn.base import clone
 from workbench.errors import UserError
 from workbench.scaling.laws import Law
 
+SIZES = {"N": "model", "D": "data", "C": "compute", "m": "training set"}  # what the smallest or largest of a column is
+
 
 def compute(table: pd.DataFrame) -> np.ndarray:
     """Training compute 6·N·D in floating point (in 64-bit integers it overflows for the largest published runs)."""
@@ -127,7 +129,7 @@ def _baselines(fitted: Any, train: pd.DataFrame, test: pd.DataFrame) -> dict[str
 def compare_laws(
     table: pd.DataFrame, laws: tuple[str, ...], share: float = 0.2, by: str | None = None, **settings: Any
 ) -> pd.DataFrame:
-    """Fit several laws on the smaller runs and score all on the same held-out largest: rows as `holdout`, best law first.
+    """Fit several laws on the smaller runs and score all on the same held-out largest: best law first.
 
     Args:
         table: all rows with the columns of every law and `loss`; compute C is added where N and D are there.
@@ -149,13 +151,17 @@ def compare_laws(
     rows, problems = [], []
     for name in laws:
         try:
-            fitted = ScalingLaw(name, **settings).fit(table)
-            rows.append(holdout(fitted, table, share, by).iloc[:1].assign(parameters=len(fitted.vector_)))
+            model = ScalingLaw(name, **settings)
+            train, test, axis = split_largest(get_law(name), table, share, by)
+            truth = test["loss"].to_numpy(dtype=float)
+            error = np.abs(model.fit(train).predict(test) - truth) / np.abs(truth)
+            rows.append({"method": name, "median": np.median(error), "worst": error.max(), "n": len(truth), "axis": axis,
+                         "parameters": len(model.vector_)})  # fmt: skip
         except UserError as error:
             problems.append(str(error))
     if not rows:
         raise UserError(problems[0])
-    return pd.concat(rows, ignore_index=True).sort_values("median", ignore_index=True)
+    return pd.DataFrame(rows).sort_values("median", ignore_index=True)
 
 
 def sensitivity(fitted: Any, table: pd.DataFrame, drop: int = 5) -> pd.DataFrame:
@@ -168,15 +174,16 @@ def sensitivity(fitted: Any, table: pd.DataFrame, drop: int = 5) -> pd.DataFrame
         rows (choice, n, one column per parameter); choices that leave too few runs are left out.
     """
     first = table[fitted.law_.columns[0]]
+    word = SIZES.get(str(first.name), str(first.name))
     variants = {
         "as fitted": (clone(fitted), table),
-        "δ × 10": (clone(fitted).set_params(delta=fitted.delta * 10), table),
-        "δ ÷ 10": (clone(fitted).set_params(delta=fitted.delta / 10), table),
+        "delta × 10": (clone(fitted).set_params(delta=fitted.delta * 10), table),
+        "delta ÷ 10": (clone(fitted).set_params(delta=fitted.delta / 10), table),
         "squared": (clone(fitted).set_params(objective="squared"), table),
-        "least absolute": (clone(fitted).set_params(objective="huber", delta=1e-7), table),
+        "least absolute": (clone(fitted).set_params(objective="huber", delta=1e-5), table),
         f"without the {drop} highest losses": (clone(fitted), table.drop(table["loss"].nlargest(drop).index)),
-        f"without the smallest {first.name}": (clone(fitted), table[first > first.min()]),
-        f"without the largest {first.name}": (clone(fitted), table[first < first.max()]),
+        f"without the smallest {word}": (clone(fitted), table[first > first.min()]),
+        f"without the largest {word}": (clone(fitted), table[first < first.max()]),
     }
     rows = []
     for name, (law, used) in variants.items():

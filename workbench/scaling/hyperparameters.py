@@ -1,17 +1,18 @@
-"""Learning rate and batch size as power laws of model and data size, the published rules beside them, and the loss valley.
+"""Learning rate and batch size as power laws of model and data size, and the loss valley in which they lie.
 
     lr(N, D) = 1.79 · N^(−0.713) · D^0.307          B(D) = 0.58 · D^0.571   (tokens)
 
-N: parameters without embeddings; D: training tokens; B: tokens per optimizer step. At fixed (N, D) the loss is nearly a quadratic in
-(ln lr, ln B): a valley with a wide floor, which is why a law that is a little off costs little.
+N: parameters without embeddings; D: training tokens; B: tokens per optimizer step. At fixed (N, D) the loss is nearly a
+quadratic in (ln lr, ln B): a valley with a wide floor, which is why a law that is a little off costs little.
 
-How the constants arise: per (N, D) cell every run within 0.25 % of the cell's best counts; ordinary least squares of ln lr on
-(ln N, ln D) and of ln B on ln D; bootstrap. Constants and exponents are strongly anti-correlated, so an interval of one constant
-alone says nothing: `HyperparameterLaw` keeps the draws together. Runs inside one cell are not independent, so whole cells are drawn.
+How the constants arise: per (N, D) cell every run within 0.25 % of the cell's best counts; ordinary least squares of ln
+lr on (ln N, ln D) and of ln B on ln D; bootstrap. Constants and exponents are strongly anti-correlated, so an interval
+of one constant alone says nothing: `HyperparameterLaw` keeps the draws together. Runs inside one cell are not
+independent, so whole cells are drawn.
 
-Source: Li et al. 2025 (step law), arXiv 2503.04715, §4 and table 1; code github.com/step-law/steplaw. Departure: the bootstrap draws
-cells (`cluster="run"` draws runs, as published). Refitting the released dense table with the released recipe gives other
-exponents (−0.766, 0.197, 0.613): the formula is the anchor, not the table.
+Source: Li et al. 2025 (step law), arXiv 2503.04715, §4 and table 1; code github.com/step-law/steplaw. Departure: the
+bootstrap draws cells (`cluster="run"` draws runs, as published). Refitting the released dense table with the released
+recipe gives other exponents (−0.766, 0.197, 0.613): the formula is the anchor, not the table.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ FORMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # regressors of l
 class HyperparameterLaw(BaseEstimator):
     """Fit lr = c·N^a·D^b and B = k·D^m on grids of runs.
 
-    Rows of one setting (several seeds) are averaged first. Per cell (n, d) every setting within `tolerance` of the cell's best
-    loss counts. A cell whose best setting sits on the edge of its grid is named in `edge_cells_` and left out: its optimum may lie
-    outside.
+    Rows of one setting (several seeds) are averaged first. Per cell (n, d) every setting within `tolerance` of the
+    cell's best loss counts. A cell whose best setting sits on the edge of its grid is named in `edge_cells_` and left
+    out: its optimum may lie outside.
 
     Args:
         tolerance: relative distance to the cell's best loss that still counts as best.
@@ -114,7 +115,11 @@ class HyperparameterLaw(BaseEstimator):
         self._draws = [np.linalg.solve(g[counted], v[counted][..., None])[..., 0] for g, v in draws]
         self.draws_ = np.concatenate([self._uncentred(i, d) for i, d in enumerate(self._draws)], axis=1)
         self.coefficients_ = np.concatenate([self._uncentred(i, p[None])[0] for i, p in enumerate(parts)])
-        names = [f"{what}{of}" for what, rs in zip(("lr", "B"), FORMS[self.form], strict=True) for of in ("", *map("_{}".format, rs))]
+        names = [
+            f"{what}{of}"
+            for what, rs in zip(("lr", "B"), FORMS[self.form], strict=True)
+            for of in ("", *map("_{}".format, rs))
+        ]
         self.parameters_ = dict(zip(names, map(float, self.coefficients_), strict=True))
         return self
 
@@ -166,8 +171,8 @@ def by_cell(runs: pd.DataFrame) -> list[tuple[tuple[float, float], pd.DataFrame]
     if bad.any():
         row, column = np.argwhere(bad)[0]
         raise UserError(
-            f"Row {row + 1} has {runs[COLUMNS[column]].iloc[row]!r} in {COLUMNS[column]}; {int(bad.any(axis=1).sum())} rows are "
-            "affected. Every value must be a positive number: fix or drop those rows."
+            f"Row {row + 1} has {runs[COLUMNS[column]].iloc[row]!r} in {COLUMNS[column]}; {int(bad.any(axis=1).sum())} rows "
+            "are affected. Every value must be a positive number: fix or drop those rows."
         )
     mean = runs[list(COLUMNS)].astype(float).groupby(list(COLUMNS[:4]), as_index=False)["loss"].mean()
     return [(place, cell.reset_index(drop=True)) for place, cell in mean.groupby(["n", "d"])]
@@ -180,7 +185,9 @@ def edge_of(cell: pd.DataFrame) -> str:
     for column, name in (("lr", "rate"), ("batch_tokens", "batch")):
         values = cell[column]
         if values.nunique() > 2 and best[column] in (values.min(), values.max()):
-            words.append(f"best run at the {'lowest' if best[column] == values.min() else 'highest'} {name} {best[column]:g}")
+            words.append(
+                f"best run at the {'lowest' if best[column] == values.min() else 'highest'} {name} {best[column]:g}"
+            )
     return " and ".join(words)
 
 

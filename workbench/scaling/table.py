@@ -40,7 +40,7 @@ NAMES = {
     "t": ("t", "days"),
 }  # fmt: skip
 EXTRA = ("C", "loss", "run", "group", "error")
-FEW = 12  # a text column with at most so many different entries names kinds of runs
+FEW = 40  # a text column with at most so many different entries names kinds of runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +55,7 @@ class Runs:
         warnings: what looks wrong but was kept.
         groups: unit of resampling of each row, or None when every row is one.
         units: name of that unit.
+        target: what the column loss holds, with its unit.
     """
 
     table: pd.DataFrame
@@ -63,6 +64,7 @@ class Runs:
     warnings: tuple[str, ...]
     groups: np.ndarray | None = None
     units: str = "run"
+    target: str = "loss (nats per token)"
 
 
 def missing_columns(raw: pd.DataFrame, law: Law, columns: Mapping[str, str] | None = None) -> list[str]:
@@ -112,8 +114,10 @@ def read_runs(
         before, runs = len(table), table["run"].nunique()
         if curves == "last":
             table = table.groupby("run", sort=False).tail(1)
-            notes.append(f"{before} rows belong to {runs} runs: the last row of each run is fitted "
-                         "(--curves all fits every row and resamples runs).")
+            notes.append(
+                f"{before} rows belong to {runs} runs: the last row of each run is fitted "
+                "(--curves all fits every row and resamples runs)."
+            )
             groups = table.get("group")
         else:
             groups = table["run"] if groups is None else groups
@@ -130,7 +134,8 @@ def read_runs(
         table = table[~copies]
     warnings = [*_units.odd(table, law), *_mixed(raw.loc[table.index], mapping, where), *warnings]
     labels = None if groups is None else groups.to_numpy()
-    return Runs(table.reset_index(drop=True), mapping, tuple(notes), tuple(warnings), labels, units)
+    return Runs(table.reset_index(drop=True), mapping, tuple(notes), tuple(warnings), labels, units,
+                _units.target(mapping["loss"], law))  # fmt: skip
 
 
 def _filter(raw: pd.DataFrame, name: str, value: Any, notes: list[str]) -> pd.DataFrame:
@@ -145,7 +150,7 @@ def _filter(raw: pd.DataFrame, name: str, value: Any, notes: list[str]) -> pd.Da
     return kept
 
 
-def _list(values: Any, most: int = 12) -> str:
+def _list(values: Any, most: int = 10) -> str:
     shown = [str(v) for v in values]
     return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
 
@@ -196,7 +201,9 @@ def _not_found(raw: pd.DataFrame, law: Law, mapping: dict[str, str], missing: li
     free = [c for c in raw.select_dtypes("number").columns if c not in mapping.values()]
     losses = [c for c in free if "loss" in str(c).lower()]
     scores = [c for c in free if raw[c].dropna().between(0, 1).all()]
-    told = f"The law {law.name} needs {', '.join((*law.columns, 'loss'))}; no column was found for {', '.join(missing)}."
+    told = (
+        f"The law {law.name} needs {', '.join((*law.columns, 'loss'))}; no column was found for {', '.join(missing)}."
+    )
     told += f" Found: {had}." if had else ""
     told += f" The file has: {_list(raw.columns)}."
     if missing == ["loss"] and losses:
@@ -204,7 +211,8 @@ def _not_found(raw: pd.DataFrame, law: Law, mapping: dict[str, str], missing: li
     elif missing == ["loss"] and scores:
         told += f" Its scores are no losses; a score between 0 and 1 becomes an error with --column loss=1-{scores[0]}."
     elif not set(missing) & set(mapping) and not had:
-        told += f" A scaling law needs runs of several sizes: if the file has none, no law here fits it. Else name them: {_flags(missing)}."
+        told += " A scaling law needs runs of several sizes: if the file has none, no law here fits it."
+        told += f" Else name them: {_flags(missing)}."
     else:
         told += f" Name {'them' if len(missing) > 1 else 'it'}: {_flags(missing)}."
     return told
@@ -222,9 +230,10 @@ def _derive(table: pd.DataFrame, law: Law, mapping: Mapping[str, str], notes: li
     if "N" in law.columns and "N" not in known and {"C", "D"} <= known:
         table["N"] = table["C"] / (6.0 * table["D"])
         notes.append("N was computed as C / (6·D).")
-    if "C" in law.columns and "C" not in known and {"N", "D"} <= known:
-        table["C"] = 6.0 * table["N"] * table["D"]
-        notes.append("C was computed as 6·N·D.")
+    if "C" not in table and {"N", "D"} <= set(table):
+        table["C"] = 6.0 * table["N"] * table["D"]  # floats: 6ND of large runs overflows 64-bit integers
+        if "C" in law.columns:
+            notes.append("C was computed as 6·N·D.")
     for column, unit in law.units.items():
         if unit.startswith("billion") and table[column].median() > 1e5:
             table[column] = table[column] / 1e9

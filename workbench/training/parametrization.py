@@ -56,7 +56,9 @@ def minicpm_parametrization(
         if not value > 0:
             raise UserError(f"{name} must be above 0, not {value}.")
     if getattr(model, "_minicpm", None):
-        raise UserError("minicpm_parametrization was already applied to this model; a second time would rescale it twice.")
+        raise UserError(
+            "minicpm_parametrization was already applied to this model; a second time would rescale it twice."
+        )
     layers = _layers(model)
     r = model.config.hidden_size / d_base
     branch = scale_depth / len(layers) ** 0.5

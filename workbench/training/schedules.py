@@ -47,7 +47,7 @@ def decay_factor(
 
 
 def wsd_factor(
-    step: int, *, warmup: int, decay_start: int | None, decay: int, shape: Decay = "1-sqrt",
+    step: float, *, warmup: float, decay_start: float | None, decay: float, shape: Decay = "1-sqrt",
     half_life: float | None = None, floor: float = 0.0,
 ) -> float:  # fmt: skip
     """Share of the peak rate at `step` (0-based): warm-up, plateau, decay from `decay_start` on (None: never)."""
@@ -83,7 +83,13 @@ def wsd_schedule(
 
     def factor(step: int) -> float:
         return wsd_factor(
-            step, warmup=warmup_steps, decay_start=start, decay=decay_steps, shape=decay, half_life=half_life, floor=floor
+            step,
+            warmup=warmup_steps,
+            decay_start=start,
+            decay=decay_steps,
+            shape=decay,
+            half_life=half_life,
+            floor=floor,
         )
 
     return LambdaLR(optimizer, factor)
@@ -125,6 +131,11 @@ def branch_decay(
     return LambdaLR(optimizer, lambda step: decay_factor(step, decay_steps, decay, half_life, floor))
 
 
+def cosine_factor(step: float, *, warmup: float, total: float, floor: float = 0.0) -> float:
+    """Share of the peak rate at `step`: warm-up, then half a cosine to `floor` at `total`."""
+    return step / warmup if step < warmup else decay_factor(step - warmup, total - warmup, "cosine", floor=floor)
+
+
 def cosine_schedule(optimizer: Optimizer, *, warmup_steps: int, total_steps: int, floor: float = 0.0) -> LambdaLR:
     """Warm-up, then half a cosine from the peak to `floor` (a share of it) at `total_steps`.
 
@@ -135,12 +146,7 @@ def cosine_schedule(optimizer: Optimizer, *, warmup_steps: int, total_steps: int
     if warmup_steps >= total_steps:
         raise UserError(f"Warm-up of {warmup_steps} steps leaves nothing of {total_steps}; shorten it.")
 
-    def factor(step: int) -> float:
-        if step < warmup_steps:
-            return step / warmup_steps
-        return decay_factor(step - warmup_steps, total_steps - warmup_steps, "cosine", floor=floor)
-
-    return LambdaLR(optimizer, factor)
+    return LambdaLR(optimizer, lambda step: cosine_factor(step, warmup=warmup_steps, total=total_steps, floor=floor))
 
 
 def power_rate(

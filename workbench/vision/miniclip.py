@@ -11,6 +11,8 @@ ten-thousandth of the size; several right answers per row are our addition. `Rea
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import nn
 from torch.nn.functional import log_softmax, normalize
@@ -24,7 +26,7 @@ WIDTH = 64  # numbers per feature; also the width of the painter's condition
 def convolutions(wide: int = 24) -> nn.Sequential:
     """(B, 3, 32, 32) → (B, 4·wide·16): four convolutions, each but the first halving the picture."""
     sizes, layers = (3, wide, 2 * wide, 3 * wide, 4 * wide), []
-    for index, (d_in, d_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for index, (d_in, d_out) in enumerate(itertools.pairwise(sizes)):
         layers += [nn.Conv2d(d_in, d_out, 3, stride=2 if index else 1, padding=1), nn.GroupNorm(8, d_out), nn.SiLU()]
     return nn.Sequential(*layers, nn.Flatten())
 
@@ -41,7 +43,9 @@ class MiniCLIP(nn.Module):
         self.image = nn.Sequential(convolutions(wide), nn.Linear(64 * wide, WIDTH))
         self.word = nn.Embedding(len(WORDS), WIDTH, padding_idx=0)
         self.place = nn.Parameter(0.02 * torch.randn(LENGTH, WIDTH))
-        layer = nn.TransformerEncoderLayer(WIDTH, 4, 2 * WIDTH, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
+        layer = nn.TransformerEncoderLayer(
+            WIDTH, 4, 2 * WIDTH, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
         self.text = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
         self.out = nn.Linear(WIDTH, WIDTH, bias=False)
         self.log_scale = nn.Parameter(torch.tensor(2.3))  # 1/τ = 10

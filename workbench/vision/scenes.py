@@ -14,6 +14,7 @@ lead to a combination it has not seen. Source: our own; the card of FastEdit ask
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -37,7 +38,7 @@ DETAILS: dict[str, tuple[str, ...]] = {
 }
 FACTORS: dict[str, tuple[str, ...]] = {**NAMED, **DETAILS}
 COLUMN = {name: index for index, name in enumerate(FACTORS)}
-JITTER = (1.0, 1.0, 0.04)  # pixels, pixels, share of the radius
+JITTER = (0.5, 0.5, 0.03)  # pixels, pixels, share of the radius
 
 COLOURS = ((222, 42, 42), (244, 138, 30), (250, 218, 48), (44, 158, 62), (46, 92, 222), (148, 62, 186), (246, 246, 246),
            (26, 26, 30))  # fmt: skip
@@ -108,24 +109,33 @@ def render(factors: torch.Tensor, jitter: torch.Tensor | None = None) -> torch.T
         raise UserError(f"factors have shape {tuple(factors.shape)}; give (scenes, {len(FACTORS)}).")
     column = {name: factors[:, index] for name, index in COLUMN.items()}
     moved = torch.zeros(len(factors), 3) if jitter is None else jitter
-    axis = (torch.arange(2 * SIZE) + 0.5) / 2  # pixels; twice as fine as the result
-    y, x = (t[None] for t in torch.meshgrid(axis, axis, indexing="ij"))  # (1, 64, 64)
-    picture = _background(column, x, y)
+    x, y = _grid()
+    picture = _grounds()[column["background"]]  # (B, 3, 64, 64) in 0 … 255
+    picture = _floor_and_light(picture, column, x, y)
     centre = 16 + torch.tensor(CENTRES)[column["position"]] + moved[:, :2] * torch.tensor(JITTER[:2])  # (B, 2)
     radius = (torch.tensor(RADII)[column["size"]] * (1 + JITTER[2] * moved[:, 2]))[:, None, None]
     across, down = x - centre[:, 0, None, None], y - centre[:, 1, None, None]
     kind = column["shape"]
     rim = _inside(across / (radius + 1.1), -down / (radius + 1.1), kind)
     body = _inside(across / radius, -down / radius, kind)
-    white = torch.tensor((250.0, 250.0, 250.0)).expand(len(factors), 3)
+    white = torch.full((len(factors), 3), 250.0)
     picture = _over(picture, rim, white)
     picture = _over(picture, body, torch.tensor(COLOURS, dtype=torch.float)[column["colour"]])
-    marks = body & _texture(across, down, column["texture"])
+    marks = body & _texture(x, y, column["texture"])
     picture = _over(picture, marks, torch.tensor(SECOND, dtype=torch.float)[column["colour"]])
-    picture = _extras(picture, column["extra"], x, y)
+    masks, things = _extras()
+    picture = torch.where(masks[column["extra"]][:, None], things[column["extra"]], picture)
     picture = _frame(picture, column["frame"], x, y)
     picture = torch.nn.functional.avg_pool2d(picture, 2)
     return (picture / 127.5 - 1).clamp(-1, 1)
+
+
+@functools.cache
+def _grid() -> tuple[torch.Tensor, torch.Tensor]:
+    """(1, 64, 64) each: x to the right and y down in pixels, twice as fine as the result."""
+    axis = (torch.arange(2 * SIZE) + 0.5) / 2
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    return x[None], y[None]
 
 
 def _over(picture: torch.Tensor, mask: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
@@ -135,63 +145,87 @@ def _over(picture: torch.Tensor, mask: torch.Tensor, colour: torch.Tensor) -> to
 
 def _inside(u: torch.Tensor, v: torch.Tensor, kind: torch.Tensor) -> torch.Tensor:
     """(B, 64, 64) true inside the shape; u right and v up in units of its radius."""
-    a, b = u.abs(), v.abs()
-    turn = torch.atan2(u, v)
-    turn = (torch.remainder(turn + math.pi / 5, 2 * math.pi / 5) - math.pi / 5).abs()
-    r, tip, inner = (u * u + v * v).sqrt(), 1.12, 0.52
+    inside = torch.zeros(u.shape, dtype=torch.bool)
+    for index, shape in enumerate((_circle, _square, _triangle, _star, _cross, _heart)):
+        rows = kind == index
+        inside[rows] = shape(u[rows], v[rows])
+    return inside
+
+
+def _circle(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    return u * u + v * v < 0.92
+
+
+def _square(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    return torch.maximum(u.abs(), v.abs()) < 0.86
+
+
+def _triangle(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    return (v > -0.8) & (1.05 - v > 1.85 * u.abs())
+
+
+def _star(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Fold the plane onto one half point of the five; inside is left of the edge from its tip to the notch."""
+    turn = (torch.remainder(torch.atan2(u, v) + math.pi / 5, 2 * math.pi / 5) - math.pi / 5).abs()
+    r, tip, notch = (u * u + v * v).sqrt(), 1.12, 0.52
     px, py = r * turn.cos(), r * turn.sin()
-    kx, ky = inner * math.cos(math.pi / 5), inner * math.sin(math.pi / 5)
+    kx, ky = notch * math.cos(math.pi / 5), notch * math.sin(math.pi / 5)
+    return (kx - tip) * py - ky * (px - tip) > 0
+
+
+def _cross(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    a, b = u.abs(), v.abs()
+    return (torch.minimum(a, b) < 0.36) & (torch.maximum(a, b) < 1.0)
+
+
+def _heart(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     p, q = 1.12 * u, 1.12 * v + 0.16
-    shapes = (
-        r < 0.96,
-        torch.maximum(a, b) < 0.86,
-        (v > -0.8) & (1.05 - v > 1.85 * a),
-        (kx - tip) * py - ky * (px - tip) > 0,
-        (torch.minimum(a, b) < 0.36) & (torch.maximum(a, b) < 1.0),
-        (p * p + q * q - 1) ** 3 - p * p * q**3 < 0,
-    )
-    return _pick(shapes, kind)
+    return (p * p + q * q - 1) ** 3 - p * p * q**3 < 0
 
 
-def _pick(masks: tuple[torch.Tensor, ...], kind: torch.Tensor) -> torch.Tensor:
-    chosen = torch.zeros(torch.broadcast_shapes(*(m.shape for m in masks), (len(kind), 1, 1)), dtype=torch.bool)
-    for index, mask in enumerate(masks):
-        chosen = chosen | (mask & (kind == index)[:, None, None])
-    return chosen
+def _texture(x: torch.Tensor, y: torch.Tensor, kind: torch.Tensor) -> torch.Tensor:
+    """(B, 64, 64) where the second colour goes: a cloth that stays in place while the shape is cut out of it."""
+    across, down = torch.remainder(x, 4) < 2, torch.remainder(y, 4) < 2
+    checks = (torch.remainder(x, 8) < 4) ^ (torch.remainder(y, 8) < 4)
+    wanted = kind[:, None, None]
+    return (down & (wanted == 1)) | (across & down & (wanted == 2)) | (checks & (wanted == 3))
 
 
-def _texture(across: torch.Tensor, down: torch.Tensor, kind: torch.Tensor) -> torch.Tensor:
-    stripes = torch.remainder(down + 1, 4) < 2
-    dots = (torch.remainder(across + 2, 4) - 2) ** 2 + (torch.remainder(down + 2, 4) - 2) ** 2 < 1.45
-    checks = (torch.remainder(across, 6) < 3) ^ (torch.remainder(down, 6) < 3)
-    return _pick((torch.zeros_like(stripes), stripes, dots, checks), kind)
-
-
-def _background(column: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """(B, 3, 64, 64) in 0 … 255: ground colour, its marks, a darker or paler floor, and light from one side."""
-    kind = column["background"]
-    cell = torch.remainder(torch.floor(x / 8) * 3 + torch.floor(y / 8) * 5, 8)
-    lx, ly = torch.remainder(x, 8), torch.remainder(y, 8)
-    marks = (
-        (ly > 5) & (torch.remainder(x + 8 * torch.floor(y / 8), 16) < 9),  # thin clouds
-        ((lx - cell.clamp(1, 6)).abs() < 1) & ((ly - torch.remainder(cell * 3, 8).clamp(1, 6)).abs() < 1),  # stars
+@functools.cache
+def _grounds() -> torch.Tensor:
+    """(6, 3, 64, 64) in 0 … 255: every background with its marks, evenly lit."""
+    x, y = (t[0] for t in _grid())
+    ly, odd = torch.remainder(y, 8), 8 * torch.remainder(torch.floor(y / 8), 2)
+    shifted = torch.remainder(x + odd, 16)  # every second row of cells moves by half a step
+    marks = torch.stack([
+        (ly > 6) & (shifted < 8),  # thin clouds
+        (shifted >= 2) & (shifted < 4) & (ly >= 2) & (ly < 4),  # stars
         (torch.remainder(x, 4) < 1) & (torch.remainder(y + 4 * torch.floor(x / 4), 8) < 4),  # blades
-        (torch.remainder(x + 3 * torch.floor(y / 4), 6) < 2) & (torch.remainder(y, 4) < 1),  # grains
-        (torch.remainder(y + 1.6 * torch.sin(x * math.pi / 8), 8) < 2),  # waves
-        (ly < 1) | (torch.remainder(x + 8 * torch.floor(y / 8), 16) < 1),  # mortar
-    )
-    picture = torch.tensor(GROUNDS, dtype=torch.float)[kind][:, :, None, None].expand(-1, 3, 2 * SIZE, 2 * SIZE)
-    picture = _over(picture, _pick(marks, kind), torch.tensor(MARKS, dtype=torch.float)[kind])
-    floor = (y > 26)[:, None]
-    level = torch.tensor((1.0, 0.55, 1.0))[column["ground"]][:, None, None, None]
-    veil = torch.tensor((0.0, 0.0, 0.6))[column["ground"]][:, None, None, None]
-    picture = torch.where(floor, (picture * level) * (1 - veil) + 250 * veil, picture)
+        (shifted >= 2) & (shifted < 6) & (ly >= 4) & (ly < 5),  # grains
+        (ly < 2) & (torch.remainder(x, 8) < 4) | (ly >= 2) & (ly < 4) & (torch.remainder(x, 8) >= 4),  # waves
+        (ly < 1) | (shifted < 1),  # mortar
+    ])  # fmt: skip
+    plain = torch.tensor(GROUNDS, dtype=torch.float)[:, :, None, None].expand(-1, 3, 2 * SIZE, 2 * SIZE)
+    return _over(plain, marks, torch.tensor(MARKS, dtype=torch.float))
+
+
+def _floor_and_light(
+    picture: torch.Tensor, column: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor
+) -> torch.Tensor:
+    """A darker or paler floor, then light from one side (B, 3, 64, 64)."""
+    level = torch.tensor((1.0, 0.55, 0.4))[column["ground"]][:, None, None, None]
+    veil = torch.tensor((0.0, 0.0, 150.0))[column["ground"]][:, None, None, None]
+    picture = torch.where((y > 26)[:, None], picture * level + veil, picture)
     across, down = (x - 16) / 16, (y - 16) / 16
-    slope = torch.stack([-across, across, -down, down], 1).expand(-1, -1, 2 * SIZE, 2 * SIZE)[0]  # (4, 64, 64)
+    slope = torch.cat([-across, across, -down, down])  # (4, 64, 64)
     return picture * (1 + 0.22 * slope[column["light"]][:, None])
 
 
-def _extras(picture: torch.Tensor, kind: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+@functools.cache
+def _extras() -> tuple[torch.Tensor, torch.Tensor]:
+    """Masks (4, 64, 64) and colours (4, 3, 64, 64) of nothing, sun, moon and tree."""
+    x, y = (t[0] for t in _grid())
+
     def disc(cx: float, cy: float, r: float) -> torch.Tensor:
         return (x - cx) ** 2 + (y - cy) ** 2 < r * r
 
@@ -202,10 +236,12 @@ def _extras(picture: torch.Tensor, kind: torch.Tensor, x: torch.Tensor, y: torch
         (3, disc(26.5, 23.5, 4.6) | (((x - 26.5).abs() < 2) & (y > 24) & (y < 31)), (250, 250, 250)),
         (3, ((x - 26.5).abs() < 1) & (y > 24) & (y < 30.2), (110, 70, 40)), (3, disc(26.5, 23.5, 3.7), (20, 92, 44)),
     )  # fmt: skip
+    masks = torch.zeros(4, 2 * SIZE, 2 * SIZE, dtype=torch.bool)
+    things = torch.zeros(4, 3, 2 * SIZE, 2 * SIZE)
     for index, mask, colour in layers:
-        chosen = mask & (kind == index)[:, None, None]
-        picture = _over(picture, chosen, torch.tensor(colour, dtype=torch.float).expand(len(kind), 3))
-    return picture
+        masks[index] |= mask
+        things[index] = torch.where(mask, torch.tensor(colour, dtype=torch.float)[:, None, None], things[index])
+    return masks, things
 
 
 def _frame(picture: torch.Tensor, kind: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
