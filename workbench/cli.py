@@ -33,6 +33,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "chat": ("Work", "workbench.commands.jobs:chat", "Talk to a model, a tuned run or a compressed folder."),
     "fit": ("Explore", "workbench.commands.fit:fit", "Fit a scaling law to a CSV of training runs, with intervals."),
     "sweep": ("Explore", "workbench.commands.fit:sweep", "Train many tiny models to fit laws on; resumable."),
+    "reconstruct": (
+        "Explore",
+        "workbench.commands.reconstruct:reconstruct",
+        "A mesh from a point cloud, open where the surface is open.",
+    ),
+    "edit": ("Explore", "workbench.commands.edit:edit", "Edit a picture by fine-tuning on it for fifty steps."),
     "papers": ("Papers", "workbench.commands.papers:papers", "The catalogue of papers with their badges."),
     "reproduce": ("Papers", "workbench.commands.papers:reproduce", "Re-run a paper's claim; exit 0 when it holds."),
     "runs": ("Runs", "workbench.commands.runs:runs", "List, show, stop, resume and delete runs."),

@@ -103,4 +103,5 @@ FITTED: dict[str, tuple[str, Callable[[Shapes], int]]] = {
     "shira": ("r", lambda s: min(32, min(i * o // (i + o) for i, o in s))),
     "vblora": ("vector_length", lambda s: _divisor([d for pair in s for d in pair], 256)),
     "waveft": ("n_frequency", lambda s: min(2592, min(i * o for i, o in s) // 2)),
+    "wb-randlora": ("r", lambda s: max(1, min(32, min(min(pair) for pair in s) // 2))),
 }

@@ -4,10 +4,11 @@
 
 Every batch is drawn from a seed that depends on the part and the step alone, and a checkpoint is kept every 20 s (in the
 cache), so a stopped run goes on exactly where it was. The painter's learning rate rises, stays, and falls over the last
-quarter of its steps, twice over; weights are averaged (decay 0.999) and the average is what ships. The first 794 steps weigh the loss by
-min-SNR-5 (Hang et al. 2023, arXiv 2303.09556 §3.4): backgrounds and detail came fast, but what the feature says is decided at
-high noise, where these weights vanish; the first sheet of samples showed it, and the rest of the run weighs all steps of v
-alike. Sheets of samples are written beside the checkpoints every five minutes.
+quarter of its steps, twice over; weights are averaged (decay 0.999) and the average is what ships. The first 794 steps
+weigh the loss by min-SNR-5 (Hang et al. 2023, arXiv 2303.09556 §3.4): backgrounds and detail came fast, but what the
+feature says is decided at high noise, where these weights vanish; the first sheet of samples showed it, and the rest of
+the run weighs all steps of v alike.
+Sheets of samples are written beside the checkpoints every five minutes.
 """
 
 from __future__ import annotations
