@@ -68,8 +68,7 @@ def test_an_unknown_scale_is_refused(slug):
 @every
 def test_the_badge_follows_from_its_rows(slug):
     record = badge.read(slug, assets() / "findings")
-    if record is None:
-        pytest.skip(f"{slug} says 'not run': workbench reproduce {slug}")
+    assert record is not None, f"{slug} has no badge: workbench reproduce {slug}"
     page = load_page(slug)
     assert badge.is_current(record, CARDS[slug]), f"{slug}: claim or threshold changed since the badge was computed"
     assert record["scale"] == "small"

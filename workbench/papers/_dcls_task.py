@@ -6,11 +6,11 @@ Label "different": every pair is mixed. Counting motifs tells nothing (chance is
 
 **Digits.** scikit-learn's 8 × 8 digits, enlarged to 24 × 24 (bilinear): 1 297 to train on, 500 to test.
 
-**Networks.** A ConvNeXt of transformers with two stages of 16 and 32 channels, at full and at half resolution. The norm
-after its stem is left out (of pictures with one channel it would keep the sign of each pixel only), and a batch norm
-stands before the classifier: with ConvNeXt's layer norm neither 7 × 7 nor DCLS had left chance after 400 steps. Layers
-start as torch starts them. Arms differ in the depthwise layers; the pointwise layers of the smaller ones are widened
-until all have the same number of parameters:
+**Networks.** A ConvNeXt of transformers with two stages of 16 and 32 channels, at full and at half resolution. Its blocks
+are untouched but for the arms' depthwise layers and the width of the pointwise ones; outside of the blocks batch norms
+replace layer norms, and none follows the stem (of pictures with one channel it would keep the sign of each pixel only).
+With the layer norms neither 7 × 7 nor DCLS had left chance after 400 steps. Layers start as torch starts them. The
+pointwise layers of the smaller arms are widened until all have the same number of parameters:
 
     7 × 7            dense, 49 weights per channel and layer
     fixed dilation   6 × 6 weights three pixels apart, 16 pixels wide: the 34 weights of DCLS on the nearest regular grid
@@ -47,6 +47,7 @@ class Plan:
     Args:
         steps: optimizer steps on motifs, and on digits.
         rates: learning rate of each arm.
+        faster: how many times the rate DCLS positions get.
         batch: pictures a step.
         test: motif pictures in the test.
         channels, depths: of the two stages.
@@ -56,12 +57,13 @@ class Plan:
 
     steps: dict[str, int]
     rates: dict[str, float]
-    batch: int = 16
+    faster: float = 5.0
+    batch: int = 32
     test: int = 1000
     channels: tuple[int, int] = (16, 32)
     depths: tuple[int, int] = (1, 1)
     expansion: int = 2
-    noise: float = 0.4
+    noise: float = 0.6
 
 
 def motif_shapes() -> torch.Tensor:
@@ -71,7 +73,7 @@ def motif_shapes() -> torch.Tensor:
     return torch.tensor([[int(c) for c in row] for row in MOTIFS], dtype=torch.float32).view(-1, 3, 3) * 2 - 1
 
 
-def motif_pictures(count: int, generator: torch.Generator, noise: float = 0.4) -> tuple[torch.Tensor, torch.Tensor]:
+def motif_pictures(count: int, generator: torch.Generator, noise: float = 0.6) -> tuple[torch.Tensor, torch.Tensor]:
     """Pictures (count, 1, 32, 32) and labels (count,), 1 for "same".
 
     Args:
@@ -123,7 +125,6 @@ def network(arm: str, task: str, plan: Plan) -> nn.Module:
     from transformers import ConvNextConfig, ConvNextForImageClassification
 
     from workbench.layers.dcls import replace_depthwise
-    from workbench.papers._dcls_norm import PixelBatchNorm
 
     choose("arm", arm, ARMS)
     config = ConvNextConfig(
@@ -141,7 +142,6 @@ def network(arm: str, task: str, plan: Plan) -> nn.Module:
         for block in stage.layers:
             d = block.dwconv.in_channels
             width = plan.expansion * d + extra_width(arm, plan)
-            block.layernorm = PixelBatchNorm(d)
             block.pwconv1, block.pwconv2 = nn.Linear(d, width), nn.Linear(width, d)
             if arm == "fixed dilation":
                 block.dwconv = fixed_dilation(d)

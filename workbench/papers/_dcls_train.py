@@ -1,8 +1,8 @@
 """Training of one arm of the page `dcls`, and what is recorded on the way: accuracy, where positions stand, one channel's path.
 
 AdamW, weight decay 0.05, one-cycle schedule (a tenth of the steps upwards), cross-entropy; DCLS with the recipe's groups
-(positions at five times the rate, no decay), clamping after each step and the repulsion, from the first step on. Every
-arm of a seed sees the same pictures in the same order.
+(positions at a multiple of the rate, no decay) and clamping after each step. Every arm of a seed sees the same pictures in
+the same order.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def run(
     """
     import torch
 
-    from workbench.layers.dcls import layers_of, repulsion
+    from workbench.layers.dcls import layers_of
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -51,10 +51,7 @@ def run(
         for step in range(plan.steps[task]):
             x, y = (part.to(device) for part in next(stream))
             optimizer.zero_grad()
-            loss = model(pixel_values=x, labels=y).loss
-            if arm == ARMS[-1]:
-                loss = loss + repulsion(model)
-            loss.backward()
+            model(pixel_values=x, labels=y).loss.backward()
             optimizer.step()
             schedule.step()
             if (step + 1) * (SNAPSHOTS - 1) // plan.steps[task] > step * (SNAPSHOTS - 1) // plan.steps[task]:
@@ -77,7 +74,7 @@ def build_optimizer(model: nn.Module, arm: str, plan: Plan, steps: int) -> tuple
 
     rate, decay = plan.rates[arm], 0.05
     if arm == ARMS[-1]:
-        optimizer = torch.optim.AdamW(position_groups(model, rate, decay), rate)
+        optimizer = torch.optim.AdamW(position_groups(model, rate, decay, plan.faster), rate)
         clamp_after_steps(optimizer, model)
     else:
         many = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
