@@ -37,7 +37,7 @@ def test_defaults_have_no_problem():
         ({"warmup": 1.0}, "warmup is 1.0; it takes a number from 0 to below 1."),
         ({"precision": "fp8"}, "precision is 'fp8'; it takes one of auto, fp32, bf16."),
         ({"kind": "tables"}, "kind is 'tables'"),
-        ({"schedule": "step"}, "schedule is 'step'; it takes one of linear, cosine, constant."),
+        ({"schedule": "step"}, "schedule is 'step'; it takes one of linear, cosine, constant, wsd."),
         ({"model": " "}, "model is empty; model to start from"),
         ({"method_args": ["r"]}, "method_args is ['r']"),
         ({"split_seed": -1}, "split_seed is -1"),

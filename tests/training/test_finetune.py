@@ -64,6 +64,15 @@ def test_losses_equal_a_bare_loop_with_the_same_data_order_optimizer_and_schedul
     )
 
 
+def test_wsd_holds_the_rate_and_falls_over_the_last_tenth_also_after_a_stop(config, tmp_path):
+    wsd = replace(config, schedule="wsd", steps=20, warmup=0.1, eval_every=10)
+    finetune(wsd, tmp_path / "run", should_stop=stop_after(12))
+    rates = [row["learning_rate"] for row in finetune(wsd, tmp_path / "run").curve if "loss" in row]
+    assert rates[2:19] == pytest.approx([5e-3] * 17)
+    assert rates[:2] == pytest.approx([0, 2.5e-3])
+    assert rates[19] == pytest.approx(5e-3 * (1 - 0.5**0.5))  # 1 − √(share of the decay)
+
+
 def test_curve_has_training_from_step_1_and_evaluation_from_step_0(config, tmp_path):
     seen = []
     result = finetune(config, tmp_path / "run", log=lambda **row: seen.append(row))

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from workbench.errors import UserError
 
 Precision = Literal["auto", "fp32", "bf16"]
-Schedule = Literal["linear", "cosine", "constant"]
+Schedule = Literal["linear", "cosine", "constant", "wsd"]
 Kind = Literal["text", "prompt-completion", "chat", "classification"]
 
 
@@ -59,7 +59,11 @@ class FinetuneConfig:
         },
     )
     schedule: Schedule = field(
-        default="linear", metadata={"help": "How the learning rate falls after warm-up. Costs nothing. Usual: linear."}
+        default="linear",
+        metadata={
+            "help": "How the learning rate falls after warm-up; wsd holds it and falls over the last tenth. Costs nothing. "
+            "Usual: linear."
+        },
     )
     warmup: float = field(
         default=0.05,

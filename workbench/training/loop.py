@@ -23,6 +23,7 @@ from workbench.training.batches import Order, collator
 from workbench.training.config import FinetuneConfig
 from workbench.training.folder import disk_errors
 from workbench.training.save import save_weights
+from workbench.training.schedules import wsd_schedule
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState
@@ -36,6 +37,18 @@ class Loop(Trainer):
     """A `Trainer` for rows made by `workbench.data.encode`."""
 
     classify = False
+    wsd = False
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """WSD is ours, falling over the last tenth of the steps; every other schedule is the Trainer's."""
+        if self.lr_scheduler is not None or not self.wsd:
+            return super().create_scheduler(num_training_steps, optimizer)
+        warm, decay = self.args.get_warmup_steps(num_training_steps), max(1, round(0.1 * num_training_steps))
+        stable = max(0, num_training_steps - warm - decay)
+        self.lr_scheduler = wsd_schedule(
+            optimizer or self.optimizer, warmup_steps=warm, stable_steps=stable, decay_steps=decay
+        )
+        return self.lr_scheduler
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
@@ -153,7 +166,9 @@ def arguments(prepared: Prepared, output: Path, precision: str, resumed: bool) -
         per_device_eval_batch_size=config.batch_size,
         gradient_accumulation_steps=config.accumulation,
         learning_rate=prepared.learning_rate,
-        lr_scheduler_type={"constant": "constant_with_warmup"}.get(config.schedule, config.schedule),
+        lr_scheduler_type={"constant": "constant_with_warmup", "wsd": "constant_with_warmup"}.get(
+            config.schedule, config.schedule
+        ),
         warmup_steps=min(config.steps - 1, round(config.warmup * config.steps)),
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
@@ -198,6 +213,7 @@ def build(
     )
     loop.remove_callback(PrinterCallback)
     loop.remove_callback(ProgressCallback)
+    loop.wsd = config.schedule == "wsd"
     if prepared.task == "sequence-classification":
         loop.classify = True
         loop.loss_is_scaled_for_ga = False  # the classification loss is a mean over the rows of one forward pass
