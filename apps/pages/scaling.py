@@ -228,7 +228,7 @@ def pictures(data: str, result: dict[str, Any], given: dict[str, Any]) -> tuple:
         verdict_of(result),
         drawing.payload(law, name="law", cell=cell("law"), rows=rows),
         drawing.payload(figures.residuals(rows, x=x), name="residuals", cell=cell("residuals"), rows=rows),
-        drawing.payload(iso.figure, name="iso-loss", rows=iso.data) if iso else None,
+        drawing.payload(iso.figure[0], name="iso-loss", rows=iso.data) if iso else None,
         gr.update(visible=iso is not None),
         "".join(section(part) for part in parts if part.table is not None),
     )
@@ -259,6 +259,7 @@ def section(part: Any) -> str:
 
 def show_plan(key: str, budget: float, served: float) -> str:
     """What a budget buys."""
+    from workbench.scaling.fit_text import plan_rows, plan_words
     from workbench.scaling.planner import plan
 
     result = _fits.get(key)
@@ -270,22 +271,6 @@ def show_plan(key: str, budget: float, served: float) -> str:
     except UserError as error:
         return html.note(str(error), "bad")
 
-    def band(values: tuple[float, float, float]) -> str:
-        value, low, high = values
-        range_ = f" ({formats.number(low)} to {formats.number(high)})" if np.isfinite(low) else ""
-        return formats.number(value) + range_
-
-    rows = [
-        ("Parameters N", band(found.params)),
-        ("Tokens D", band(found.tokens)),
-        ("Tokens per parameter", band(found.ratio)),
-        ("Expected loss", band(found.loss)),
-        ("Learning rate (step law)", formats.number(found.lr)),
-        ("Batch (tokens)", formats.number(found.batch_tokens)),
-        ("Training compute (FLOP)", formats.number(found.flops)),
-        ("Training and serving (FLOP)", formats.number(found.total_flops)),
-        ("Schedule", found.schedule),
-    ]
     cautions = "".join(html.note(words, "caution") for words in found.warnings)
-    note = '<p class="wb-small wb-muted">In brackets: 95 % interval of the fit.</p>'
-    return html.table(("Quantity", "Plan"), rows, label="Plan") + note + cautions
+    words = "".join(f'<p class="wb-small wb-muted">{escape(sentence)}</p>' for sentence in plan_words(found))
+    return html.table(("Quantity", "Plan", "95 % interval"), plan_rows(found), label="Plan") + words + cautions

@@ -151,6 +151,22 @@ def test_cells_redraw_their_figures(tmp_path, monkeypatch):
         assert json.loads(drawing.payload(figure, name="x"))["data"]
 
 
+def test_a_fit_fills_the_page_and_plans():
+    import json
+
+    from workbench.apps.pages import scaling
+
+    form = fields.payload(scaling.shown_form(), {"samples": 60})
+    key, verdict, curve, rest, lines, _, report, planner, _, said = scaling.run("chinchilla", "chinchilla", "[]", form)
+    assert said == "" and "chinchilla" in verdict and "alpha" in report and planner["visible"]
+    for drawn in (curve, rest, lines):
+        assert json.loads(drawn)["data"]
+    found = scaling.show_plan(key, 21, 12)
+    assert all(words in found for words in ("Peak learning rate", "Training and serving", "95 % interval"))
+    refused = scaling.run("chinchilla", "chinchila", "[]", form)
+    assert refused[0] == "" and "did you mean chinchilla" in refused[-1]
+
+
 def test_a_table_marks_ties_with_a_sign():
     made = html.table(("Model", "Loss"), [("a", 1.0), ("b", 2.0)], label="t", tied={(0, 1)})
     assert made.count("wb-tied") == 1 and 'scope="row"' in made
