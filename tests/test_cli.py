@@ -177,3 +177,18 @@ def test_dry_run_forecasts_without_leaving_a_run(tmp_path):
     found = json.loads(run("finetune", *words, "--json", **env).stdout)
     assert found["seconds"] > 0 and found["peak_bytes"] > 0 and 0 < found["trainable"] < found["total"]
     assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_lab_opens_the_first_lesson_and_asks_nobody_for_news(monkeypatch):
+    from workbench.commands import rooms
+
+    called = []
+    monkeypatch.setattr(rooms.subprocess, "call", lambda command: called.append(command) or 0)
+    rooms.lab.main(["--no-browser"], standalone_mode=False)
+    (command,) = called
+    assert {"--ip=127.0.0.1", "--no-browser"} <= set(command)
+    (opened,) = (word for word in command if word.startswith("--LabApp.default_url="))
+    assert opened.endswith(min(path.name for path in rooms.notebooks().glob("[0-9]*.ipynb")))
+    (settings,) = (word.split("=")[1] for word in command if word.startswith("--LabApp.app_settings_dir="))
+    told = json.loads((Path(settings) / "overrides.json").read_text())["@jupyterlab/apputils-extension:notification"]
+    assert told == {"fetchNews": "false", "checkForUpdates": False}

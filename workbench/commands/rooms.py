@@ -13,6 +13,7 @@ from types import ModuleType
 import click
 
 from workbench.errors import UserError
+from workbench.paths import assets
 
 
 def apps_main() -> ModuleType:
@@ -71,6 +72,7 @@ def lab(port: int, no_browser: bool) -> int:
         f"--port={port}",
         f"--notebook-dir={folder}",
         f"--LabApp.default_url=/lab/tree/{lessons[0].name}",
+        f"--LabApp.app_settings_dir={assets() / 'jupyter'}",  # asks nobody for news
     ]
     if no_browser:
         command.append("--no-browser")
