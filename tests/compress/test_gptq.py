@@ -154,3 +154,25 @@ def test_zero_damping_rises_too():
     hessian = hessian - (torch.linalg.eigvalsh(hessian)[0] + 1e-3 * hessian.diagonal().mean()) * torch.eye(16)
     _, _, notes = quantize_gptq(weight, hessian, bits=4, group_size=8, damping=0.0)
     assert notes == ["this layer: damping raised from 0 to 0.01 to make the Hessian positive definite."]
+
+
+def test_tokens_that_count_equally_by_hand():
+    hessian = Hessian(2, equal_tokens=True)
+    hessian.add(torch.tensor([[3.0, 4.0], [0.0, 1000.0], [0.0, 0.0]]))
+    torch.testing.assert_close(hessian.matrix(), torch.tensor([[0.36, 0.48], [0.48, 1.64]]) / 3)
+
+
+def test_one_huge_token_decides_the_sum_but_not_the_equal_sum():
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(64, 64, generator=generator)
+    inputs = torch.randn(512, 64, generator=generator) @ (torch.randn(64, 64, generator=generator) / 8 + torch.eye(64))
+    huge = torch.cat([inputs, 1e4 * torch.randn(1, 64, generator=generator)])
+    errors = {}
+    for equal in (False, True):
+        hessian = Hessian(64, equal)
+        hessian.add(huge)
+        record = quantize_gptq(weight, hessian.matrix(), bits=3, group_size=64)[0]
+        errors[equal] = float((inputs @ (weight - record.dequantize()).t()).square().mean())
+    rounded = float((inputs @ (weight - quantize_rtn(weight, bits=3, group_size=64).dequantize()).t()).square().mean())
+    assert errors[True] < 0.7 * rounded
+    assert errors[False] > 0.95 * rounded

@@ -6,13 +6,14 @@ triangular with H⁻¹ = Uᵀ U (Frantar et al. 2022, arXiv 2210.17323, §3.3 an
 
     weight [out, in] · H [in, in] · e, stored transposed [in, out] so that a column is contiguous
 
-Departures from the reference code, none of which changes the result beyond rounding:
+Departures from the reference code; none but the last changes the result beyond rounding:
 * updates are left-looking (a column gathers all earlier errors when its turn comes; whole chunks with one GEMM),
   which touches a third of the memory of pushing every error forward ("lazy batch updates", §3.3);
 * U comes from one Cholesky of the reversed H and one triangular inverse, in float64, instead of three factorizations;
 * act-order (largest diagonal of H first) uses scales fixed beforehand ("static groups"), so that groups stay
   contiguous in the file and no index is stored;
-* damping λ·mean(diag H) starts at λ = 0.01 and is raised tenfold, with a note, while H is not positive definite.
+* damping λ·mean(diag H) starts at λ = 0.01 and is raised tenfold, with a note, while H is not positive definite;
+* `quantize_model` lets every calibration token count equally (`Hessian`, `equal_tokens`); False is the published sum.
 """
 
 from __future__ import annotations
@@ -31,10 +32,17 @@ CHUNK = 128  # columns between two GEMMs
 
 
 class Hessian:
-    """Mean of x xᵀ over calibration tokens, float32 [in, in] (float64 when the inputs are)."""
+    """Mean of x xᵀ over calibration tokens, float32 [in, in] (float64 when the inputs are).
 
-    def __init__(self, width: int) -> None:
-        self.width, self.tokens = width, 0
+    Args:
+        width: inputs of the layer.
+        equal_tokens: scale every token's x to length 1 first, so that each counts by its relative error. In language
+            models a few tokens have inputs a thousand times longer than the rest ("massive activations", Sun et al. 2024,
+            arXiv 2402.17762) and would otherwise decide the sum alone.
+    """
+
+    def __init__(self, width: int, equal_tokens: bool = False) -> None:
+        self.width, self.equal_tokens, self.tokens = width, equal_tokens, 0
         self.total: Tensor | None = None
         self._factored: tuple[tuple[float, bool], Factored] | None = None
 
@@ -42,6 +50,8 @@ class Hessian:
         """Add inputs [..., in]; only the upper block triangle is computed."""
         x = x.reshape(-1, self.width)
         x = x if x.dtype == torch.float64 else x.float()
+        if self.equal_tokens:
+            x = torch.nn.functional.normalize(x, dim=-1)
         if self.total is None:
             self.total = torch.zeros(self.width, self.width, dtype=x.dtype, device=x.device)
         step = max(256, -(-self.width // 6))

@@ -177,9 +177,11 @@ def _watch(block: Block, leader: nn.Module, parts: list[Tensor], hessian: Hessia
         handle.remove()
 
 
-def _listen(block: Block, targets: dict[str, nn.Module], solve: Solve, parts: list[Tensor]) -> list[Tensor]:
+def _listen(
+    block: Block, targets: dict[str, nn.Module], solve: Solve, parts: list[Tensor], equal: bool
+) -> list[Tensor]:
     """One pass of all parts over an unchanging block, which collects every group's Hessian at once."""
-    hessians = [Hessian(sizes(targets[names[0]])[1]) for names in block.groups]
+    hessians = [Hessian(sizes(targets[names[0]])[1], equal) for names in block.groups]
     handles = [
         targets[names[0]].register_forward_pre_hook(lambda _, args, hessian=hessian: hessian.add(args[0]))
         for names, hessian in zip(block.groups, hessians, strict=True)
@@ -194,14 +196,14 @@ def _listen(block: Block, targets: dict[str, nn.Module], solve: Solve, parts: li
     return parts
 
 
-def _in_passing(block: Block, targets: dict[str, nn.Module], solve: Solve, hidden: Tensor) -> Tensor:
+def _in_passing(block: Block, targets: dict[str, nn.Module], solve: Solve, hidden: Tensor, equal: bool) -> Tensor:
     """One pass over the block, solving each group when its first layer is reached."""
     handles = []
 
     def watch(names: list[str]) -> None:
         def hook(module: nn.Module, args: tuple) -> None:
             handle.remove()
-            hessian = Hessian(args[0].shape[-1])
+            hessian = Hessian(args[0].shape[-1], equal)
             hessian.add(args[0])
             solve(names, hessian)
 
@@ -225,6 +227,7 @@ def walk(
     solve: Solve,
     *,
     changes: bool = True,
+    equal_tokens: bool = False,
     budget: int = BUDGET,
     progress: Progress = silent,
 ) -> list[str]:
@@ -238,6 +241,7 @@ def walk(
         windows: token ids, each (1, tokens).
         solve: called once per group, with the names and the Hessian of their common input.
         changes: whether `solve` changes weights; if not, each block is passed once whatever the budget.
+        equal_tokens: how tokens count in the Hessian; see `Hessian`.
         budget: bytes of activations inside one block; decides how much text goes through at a time.
         progress: called after every block.
 
@@ -255,12 +259,12 @@ def walk(
     reached = {name for block in blocks for names in block.groups for name in names}
     for index, block in enumerate(blocks):
         if not changes:
-            hidden = _listen(block, targets, solve, hidden)
+            hidden = _listen(block, targets, solve, hidden, equal_tokens)
         elif len(hidden) == 1:
-            hidden = [_in_passing(block, targets, solve, hidden[0])]
+            hidden = [_in_passing(block, targets, solve, hidden[0], equal_tokens)]
         else:
             for names in block.groups:
-                hessian = Hessian(sizes(targets[names[0]])[1])
+                hessian = Hessian(sizes(targets[names[0]])[1], equal_tokens)
                 _watch(block, targets[names[0]], hidden, hessian)
                 solve(names, hessian)
             for i, states in enumerate(hidden):
@@ -283,7 +287,13 @@ class Calibration:
 
     @classmethod
     def collect(
-        cls, model: nn.Module, windows: list[Tensor], *, skip=("lm_head",), progress: Progress = silent
+        cls,
+        model: nn.Module,
+        windows: list[Tensor],
+        *,
+        skip=("lm_head",),
+        equal_tokens: bool = True,
+        progress: Progress = silent,
     ) -> Calibration:
         """Run the text once through the dense model.
 
@@ -291,6 +301,7 @@ class Calibration:
             model: a dense model; it is not changed.
             windows: token ids, each (1, tokens).
             skip: as for `quantize_model`.
+            equal_tokens: as for `quantize_model`.
             progress: called after every block.
 
         Raises:
@@ -308,5 +319,5 @@ class Calibration:
             groups.append(names)
             found.update(dict.fromkeys(names, hessian))
 
-        walk(model, targets, windows, keep, changes=False, progress=progress)
+        walk(model, targets, windows, keep, changes=False, equal_tokens=equal_tokens, progress=progress)
         return cls(found, groups, sum(window.shape[1] for window in windows))
