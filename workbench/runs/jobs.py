@@ -14,9 +14,12 @@ if TYPE_CHECKING:
 JOBS: dict[str, str] = {
     "finetune": "workbench.training.job:run",
     "quantize": "workbench.compress.job:run",
+    "prune": "workbench.compress.prune_job:run",
     "compare": "workbench.evaluation.job:run",
     "demo": "workbench.demo:run",
     "reproduce": "workbench.papers.job:run",
+    "reconstruct": "workbench.geometry.job:run",
+    "edit": "workbench.vision.job:run",
     "forecast": "workbench.runs.forecast:run",
     "selftest": "workbench.runs.selftest:run",
 }
