@@ -40,10 +40,10 @@ METHODS = {
     "base": "base none teacher",
     "full": "full last-n head",
     "low-rank": "lora dora pissa adalora rslora loha lokr hira gralora delora lily frod glora miss tinylora xlora",
-    "random-basis": "vera nola randlora fourierft pvera unilora vblora waveft c3a",
+    "random-basis": "vera nola randlora fourierft pvera unilora vblora waveft c3a wb-randlora",
     "prompts": "prompt prefix p-tuning dept cpt multitask-prompt adaption-prompt cartridge trainable-tokens",
-    "bottleneck": "bottleneck compacter adapter parallel adapterfusion adamss peanut shadow",
-    "sparse": "sparse shira magnitude wanda sparsegpt diff-pruning deft",
+    "bottleneck": "bottleneck compacter adapter parallel adapterfusion adamss peanut shadow unified",
+    "sparse": "sparse shira magnitude wanda sparsegpt diff-pruning deft spiel",
     "bias": "ia3 bitfit ln-tuning beft road",
     "other": "oft boft hra psoft osf poly supertuning",
 }

@@ -14,8 +14,9 @@ Departures: (1) the released set drops queries whose foot is not the origin, whi
 their exact distance, and queries of creases and cusps also stand off the axis. (2) 6 to 128 random points instead of 128 of a
 dense grid. (3) Noise of any strength up to σ = 0.1 with probability ½ instead of always 0.1 with 0.3; stray points lie inside
 the ball (a ball query finds no others). (4) Rotations are even on SO(3); the released quaternions come from one octant.
-(5) Heights end at 0.8 of the radius instead of 1: farther queries are never asked. (6) Two more kinds, `boundary` (a smooth
-piece that ends) and `layers` (a second sheet nearby); `PAPER` leaves them out.
+(5) Heights end at 0.8 of the radius instead of 1: farther queries are never asked. (6) Three more kinds, `boundary` (a smooth
+piece that ends), `layers` (a second sheet nearby) and `ends` (two sheets that end above each other); `PAPER` leaves them
+out.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ from workbench.errors import UserError
 from workbench.geometry.patches import SLOTS, Patches, make_patches
 
 PAPER = {"smooth": 100.0, "crease": 30.0, "cusp": 18.0, "saddle": 18.0, "corner": 24.0}  # thousands of patches
-KINDS = {"smooth": 0.42, "crease": 0.17, "cusp": 0.03, "saddle": 0.03, "corner": 0.04, "boundary": 0.2, "layers": 0.11}
+KINDS = {
+    "smooth": 0.36, "crease": 0.16, "cusp": 0.03, "saddle": 0.03, "corner": 0.04,
+    "boundary": 0.18, "layers": 0.1, "ends": 0.1,
+}  # fmt: skip
 HIGHEST = 0.8  # queries farther from the surface than this share of the radius are not asked
 LEAST = 6  # a query with fewer points in its ball is not answered
 
@@ -79,15 +83,15 @@ def quadratic(xy: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
 
 
 def _smooth(size: int, n: int, g: torch.Generator, kind: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Kinds smooth, boundary and layers: points, queries, distances."""
-    flat = kind == "layers"
+    """Kinds smooth, boundary, layers and ends: points, queries, distances."""
+    flat, ending = kind in ("layers", "ends"), kind in ("boundary", "ends")
     k = draw(-0.7, 0.7, (size, 2), g) if flat else draw(-1.5, 2.0, (size, 2), g)
-    if kind == "boundary":
+    if ending:
         k = 0.6 * k
     xy = disc(size, n, g, k)
     h = HIGHEST * draw(0, 1, (size,), g) * (1 / k.amax(1).clamp(min=1.0))  # the origin stays the foot: h · max k ≤ 1
     across = torch.zeros(size)
-    if kind == "boundary":  # nothing beyond x = edge; the query stands above the origin, or off the edge at the origin
+    if ending:  # nothing beyond x = edge; the query stands above the origin, or off the edge at the origin
         beyond = draw(0, 1, (size,), g) < 0.6
         edge = torch.where(beyond, 0.0, draw(0, 0.9, (size,), g))
         x = torch.where(xy[..., 0] > edge[:, None], -xy[..., 0], xy[..., 0])
@@ -144,7 +148,7 @@ def raw_patches(
     """
     if kind not in KINDS:
         raise UserError(f"There is no kind of patch called {kind!r}; choose one of: {', '.join(KINDS)}.")
-    make = _smooth if kind in ("smooth", "boundary", "layers") else _sharp
+    make = _smooth if kind in ("smooth", "boundary", "layers", "ends") else _sharp
     return make(size, n, generator, kind)
 
 

@@ -29,7 +29,7 @@ from workbench.paths import assets
 from workbench.progress import Progress, ProgressLine, silent
 
 SIZES = {"light": LIGHT, "full": FULL}
-STEPS, BATCH, RATE, WARMUP, SEED = 5000, 128, 2e-3, 200, 0
+STEPS, BATCH, RATE, WARMUP, SEED = 13_000, 128, 2e-3, 200, 0
 PENALTY, KEEP_EVERY = 0.01, 50
 
 

@@ -78,6 +78,8 @@ _RATES = {
     "full": 5e-5, "last-n": 1e-4, "bitfit": 1e-3, "ia3": 5e-3, "prompt": 3e-2, "prefix": 1e-2, "p-tuning": 3e-3,
     "adaption-prompt": 1e-2, "vera": 5e-3, "pvera": 5e-3, "fourierft": 5e-3, "ln-tuning": 1e-3, "osf": 5e-5, "tinylora": 5e-3,
     "vblora": 1e-2, "c3a": 5e-2, "beft": 1e-3, "nola": 1e-2,
+    "compacter": 1.6e-2, "unified": 1.6e-2, "dept": 4e-3, "wb-randlora": 1e-2,
+    "said": 3e-2, "spiel": 3e-3,
 }  # fmt: skip
 _HELP = {
     "full": "Trains every parameter. Best fit, about 4 times the model in memory, a file of the model's size.",
@@ -176,7 +178,7 @@ def _catalogue() -> dict[str, Method]:
     from workbench import adapters
 
     adapters.register_all()
-    papers = {method["name"]: method for method in adapters.methods()}
+    papers = {method["name"].replace("_", "-"): method for method in adapters.methods()}
     found = {method.name: method for method in _own()}
     sources = [
         (NAMES.get(key, key.lower().replace("_", "-")), key, {}) for key in map(_key, PEFT_TYPE_TO_CONFIG_MAPPING)
