@@ -61,9 +61,9 @@ class Interrupt:
 
 
 def test_a_few_steps_learn():
-    net = LoSFNet(**LIGHT)
-    curve = train_losf(net, 60, batch=24)
-    assert curve[-1][1] < 0.7 * curve[0][1]
+    torch.manual_seed(0)
+    curve = train_losf(LoSFNet(**LIGHT), 120, batch=24)
+    assert curve[-1][1] < 0.6 * curve[0][1]
 
 
 def test_weights_come_back_as_they_went(tmp_path):
