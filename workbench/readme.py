@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 from workbench.paths import assets
@@ -50,24 +51,35 @@ def render(text: str) -> str:
 
 
 def picture(result: dict[str, Any]) -> None:
-    """Draw the README's picture with a headless Chromium (Debian: apt install chromium) into assets/pictures/demo.png."""
+    """Draw the demo's picture into assets/pictures/demo.png."""
+    import pandas as pd
+
+    from workbench.figures import pareto
+
+    draw(pareto(pd.DataFrame(result["rows"]), "disk_bytes", "perplexity"), assets() / "pictures" / "demo.png")
+
+
+def draw(figure: Any, target: Path) -> None:
+    """Draw a figure for the README with a headless Chromium (Debian: apt install chromium).
+
+    Args:
+        figure: a plotly figure; its buttons are left out.
+        target: the .png.
+
+    Raises:
+        UserError: no Chromium.
+    """
     import shutil
     import subprocess
     import tempfile
-    from pathlib import Path
-
-    import pandas as pd
 
     from workbench.errors import UserError
-    from workbench.figures import pareto
 
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         raise UserError("Drawing the picture needs a Chromium; install one (Debian: apt install chromium).")
-    figure = pareto(pd.DataFrame(result["rows"]), "disk_bytes", "perplexity")
     figure.layout.updatemenus = []
     figure.update_layout(width=900, height=430, margin={"t": 48})
-    target = assets() / "pictures" / "demo.png"
     target.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "figure.html"

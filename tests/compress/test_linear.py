@@ -44,7 +44,7 @@ def test_the_kernel_is_used_on_this_kind_of_machine():
     """Without this, the products above could all have taken the slow road. Old CPUs and others keep the packed order."""
     if kernels.cpu_block() is None:
         pytest.skip("this CPU arranges int4 weights in an order that is not read here")
-    _, layer = integer()
+    _, layer = integer(out=128)  # a whole number of the kernel's blocks of 32 or 64 rows
     layer(torch.randn(1, 64))
     assert layer.fast_codes is not None and layer.qweight is layer.fast_codes
 

@@ -69,7 +69,8 @@ def test_both_roads_give_the_same_codes(tiny, windows, monkeypatch):
     for limit in (10**9, 128):
         model = tiny("llama")
         monkeypatch.setattr("workbench.compress.walk.part_tokens", lambda *_, limit=limit: limit)
-        quantize_model(model, method="gptq", bits=3, group_size=32, calibration=same)
+        # In the order of activations two nearly equal inputs may change places, and all codes after them.
+        quantize_model(model, method="gptq", bits=3, group_size=32, calibration=same, act_order=False)
         found.append(model.state_dict())
     differing = [float((found[0][k] != found[1][k]).float().mean()) for k in found[0] if k.endswith("qweight")]
     assert max(differing) < 0.02  # sums in another order flip a few codes

@@ -10,8 +10,8 @@ import torch
 
 from workbench.compress import METHODS, quantize_model
 from workbench.compress.linear import PackedLinear
-from workbench.compress.nf4 import TABLES
-from workbench.compress.targets import find_targets, matrix
+from workbench.compress.quantize import usual_bits, widths
+from workbench.compress.targets import find_targets
 
 
 def model():
@@ -30,31 +30,38 @@ def model():
     ).eval()
 
 
+def hidden(network, ids):
+    """What the blocks put out, without the embedding that passes by them: weights alone say nothing where scales move
+    from one layer to the one before."""
+    states = network(ids, output_hidden_states=True).hidden_states
+    return states[-2] - states[0]
+
+
 def windows():
     return [torch.randint(0, 64, (1, 64), generator=torch.Generator().manual_seed(i)) for i in range(4)]
 
 
-CASES = [(name, bits) for name in METHODS for bits in ((4,) if name in TABLES else (2, 3, 4, 8))]
+CASES = [(name, bits) for name in METHODS for bits in widths(name)]
 
 
 @pytest.mark.parametrize(("method", "bits"), CASES)
 def test_method_packs_saves_and_reloads(method, bits, tmp_path):
     dense, packed = model(), model()
+    ids = windows()[0]
+    with torch.no_grad():
+        wanted = hidden(dense, ids)
     report = quantize_model(packed, method=method, bits=bits, group_size=32, calibration=windows())
     names = list(find_targets(dense))
     assert sorted(layer["name"] for layer in report.layers) == sorted(names)
     assert all(isinstance(packed.get_submodule(name), PackedLinear) for name in names)
-    ids = windows()[0]
     with torch.no_grad():
+        error = float((hidden(packed, ids) - wanted).norm() / wanted.norm())
         answer = packed(ids).logits
         packed.save_pretrained(tmp_path)
         assert torch.equal(type(packed).from_pretrained(tmp_path)(ids).logits, answer)
     assert report.bytes < 0.6 * sum(p.numel() * 4 for p in dense.parameters())
     json.dumps(report.to_dict())
-    bound = {2: 1.0, 3: 0.35, 4: 0.2, 8: 0.02}[bits]
-    for name in names:
-        weight = matrix(dense.get_submodule(name))
-        assert float((packed.get_submodule(name).dequantize() - weight).norm() / weight.norm()) < bound
+    assert 0 < error < {2: 1.0, 3: 0.5, 4: 0.25, 8: 0.02}[bits]
 
 
 @pytest.mark.parametrize("method", list(METHODS))
@@ -62,7 +69,7 @@ def test_method_is_deterministic(method):
     found = []
     for _ in range(2):
         packed = model()
-        quantize_model(packed, method=method, bits=4, group_size=32, calibration=windows())
+        quantize_model(packed, method=method, bits=usual_bits(method), group_size=32, calibration=windows())
         found.append(packed.state_dict())
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 

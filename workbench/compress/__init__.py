@@ -1,4 +1,4 @@
-"""Quantizers: round to nearest, GPTQ, NF4 and FP4; really packed in memory and on disk; LoRA on top.
+"""Quantizers: round to nearest, GPTQ, AWQ, EfficientQAT, NF4, FP4, LLM.int8; packed in memory and on disk; LoRA on top.
 
     from workbench.compress import quantize_model, Calibration, lora_config, load_adapter
 
@@ -20,11 +20,15 @@ _HOMES = {
     "QuantReport": "quantize",
     "WbFloatConfig": "registry",
     "WbIntConfig": "registry",
+    "block_ap": "efficientqat",
     "load_adapter": "lora",
     "lora_config": "lora",
     "merge_and_requantize": "lora",
+    "quantize_awq": "awq",
+    "quantize_efficientqat": "efficientqat",
     "quantize_float": "nf4",
     "quantize_gptq": "gptq",
+    "quantize_int8_mixed": "int8_mixed",
     "quantize_model": "quantize",
     "quantize_rtn": "rtn",
 }

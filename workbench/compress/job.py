@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import JobError, UserError
+from workbench.errors import JobError, UserError, choose
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,12 +41,16 @@ def settings(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: for a setting that does not exist or cannot work.
     """
-    from workbench.compress.quantize import check_arguments
+    from workbench.compress.quantize import METHODS, check_arguments, usual_bits
 
     unknown = sorted(set(config) - set(DEFAULTS))
     if unknown:
         raise UserError(f"quantize has no setting {', '.join(unknown)}; it has {', '.join(DEFAULTS)}.")
     full = DEFAULTS | config
+    if config.get("bits") is None:
+        full["bits"] = usual_bits(choose("quantization method", full["method"], METHODS))
+    if full["method"] == "int8-mixed":
+        full["group_size"], full["symmetric"] = None, True
     check_arguments(full["method"], full["bits"], full["group_size"])
     return full
 
@@ -57,12 +61,20 @@ def is_adapter(model: str) -> bool:
 
 
 def calibration(full: dict[str, Any], tokenizer) -> list[Tensor] | None:
-    """Windows of token ids for methods that need text, else None."""
-    if full["method"] != "gptq":
+    """Windows of token ids for methods that need text, else None.
+
+    They come from the training part of the split by document (all of a text with fewer than three documents), so that
+    what `compare` measures on was not trained on.
+    """
+    from workbench.compress.quantize import NEED_TEXT
+
+    if full["method"] not in NEED_TEXT:
         return None
     from workbench import data
 
     examples = data.load(full["data"])
+    if len(examples.groups()) >= 3:
+        examples = data.split(examples, seed=0)["train"]
     return data.calibration(examples, tokenizer, full["samples"], full["window"], full["seed"])
 
 
@@ -136,7 +148,8 @@ def forecast(config: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         {layers, weights, bits_per_weight, bytes (whole model as stored), calibration_tokens, tokens_needed,
-        activation_bytes (two streams, one block and its largest Hessians), peak_bytes (with the dense model)}.
+        activation_bytes (two streams, one block, and its largest Hessians or its optimizer), peak_bytes (with the dense
+        model)}.
 
     Raises:
         UserError: for settings that do not fit.
@@ -146,10 +159,11 @@ def forecast(config: dict[str, Any]) -> dict[str, Any]:
 
     from workbench import models
     from workbench.compress.nf4 import TABLES
+    from workbench.compress.quantize import NEED_TEXT
     from workbench.compress.records import float_bits_per_weight, integer_bits_per_weight
     from workbench.compress.rtn import resolve_group
     from workbench.compress.targets import find_targets, sizes
-    from workbench.compress.walk import BUDGET, part_tokens
+    from workbench.compress.walk import BUDGET, find_blocks, part_tokens
 
     full = settings(config)
     name = full["model"]
@@ -169,18 +183,22 @@ def forecast(config: dict[str, Any]) -> dict[str, Any]:
             packed += out * width * integer_bits_per_weight(full["bits"], group, full["symmetric"])
     total = sum(parameter.numel() for parameter in model.parameters())
     widest = max(sizes(module)[1] for module in targets.values())
-    gptq = full["method"] == "gptq"
-    tokens = full["samples"] * full["window"] if gptq else 0
+    with_text = full["method"] in NEED_TEXT
+    tokens = full["samples"] * full["window"] if with_text else 0
     hidden = model.get_input_embeddings().weight.shape[1]
-    inside = min(1.0, tokens / part_tokens(model, targets)) * BUDGET
-    activations = int(2 * tokens * hidden * 4 + inside + 5 * 8 * widest**2) if gptq else 0
+    if full["method"] == "efficientqat":  # weights, gradients, two moments and three copies of one block; a batch
+        block = max(sum(p.numel() for p in block.module.parameters()) for block in find_blocks(model, targets))
+        work = 7 * 4 * block + 4 * full["window"] * BUDGET / part_tokens(model, targets)
+    else:
+        work = min(1.0, tokens / part_tokens(model, targets)) * BUDGET + 5 * 8 * widest**2
+    activations = int(2 * tokens * hidden * 4 + work) if with_text else 0
     return {
         "layers": len(targets),
         "weights": int(weights),
         "bits_per_weight": packed / weights,
         "bytes": int(4 * (total - weights) + packed / 8),
         "calibration_tokens": tokens,
-        "tokens_needed": widest if gptq else 0,
+        "tokens_needed": widest if with_text else 0,
         "activation_bytes": activations,
         "peak_bytes": int(4 * total + activations),
     }

@@ -8,11 +8,16 @@ Slices are computed in float32 on a CPU whatever the dtype of x (16-bit products
 hundred times slower), in x's dtype on an accelerator. The weight takes no gradient: x does, so adapters train on top.
 
 State dict of IntLinear: qweight uint8 [out, ceil(in·bits/8)], scales float16 [out, in/g], zeros uint8 (all zero points
-as one packed stream; absent when symmetric), bias. It is the same whatever the in-memory order, and casting the
-module (`.half()`, `.to(dtype)`) never touches scales.
+as one packed stream; absent when symmetric), the record's optional parts where it has them, bias. It is the same whatever
+the in-memory order, and casting the module (`.half()`, `.to(dtype)`) never touches scales.
+
+A layer with outlier columns computes LLM.int8's product: its other inputs are rounded to 8 bits with one scale per token
+(the gradient passes straight through), the outlier columns stay as they are.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -114,14 +119,17 @@ class IntLinear(PackedLinear):
         bits: 2, 3, 4 or 8.
         group_size: weights per scale; None or −1: one scale per output channel.
         symmetric: no zero points stored.
+        input_scaled: holds an input scale.
+        outliers: number of outlier columns; None for a layer without that part.
         bias: add a bias.
         device: where the buffers are made ("meta" while transformers loads).
         dtype: dtype of the bias.
     """
 
     def __init__(
-        self, in_features, out_features, *, bits, group_size, symmetric, bias=False, device=None, dtype=None
-    ) -> None:
+        self, in_features, out_features, *, bits, group_size, symmetric, input_scaled=False, outliers=None, bias=False,
+        device=None, dtype=None,
+    ) -> None:  # fmt: skip
         super().__init__(in_features, out_features, bias, device, dtype)
         self.bits, self.symmetric = bits, symmetric
         self.group_size = resolve_group(in_features, group_size)
@@ -131,6 +139,11 @@ class IntLinear(PackedLinear):
         self.register_buffer("scales", torch.ones(out_features, groups, dtype=torch.float16, device=device))
         stream = None if symmetric else torch.zeros(packed_width(out_features * groups, bits), **byte)
         self.register_buffer("zeros", stream)
+        half, mixed = {"dtype": torch.float16, "device": device}, outliers is not None
+        self.register_buffer("input_scale", torch.ones(in_features, **half) if input_scaled else None)
+        columns = torch.zeros(outliers, dtype=torch.int32, device=device) if mixed else None
+        self.register_buffer("outlier_columns", columns)
+        self.register_buffer("outlier_values", torch.zeros(out_features, outliers, **half) if mixed else None)
         self.register_buffer("fast_codes", None, persistent=False)
         self.register_buffer("fast_scales", None, persistent=False)
 
@@ -139,8 +152,9 @@ class IntLinear(PackedLinear):
         """The layer that holds `record`."""
         out, width = record.codes.shape
         layer = cls(
-            width, out, bits=record.bits, group_size=record.group_size, symmetric=record.symmetric, device="meta"
-        )
+            width, out, bits=record.bits, group_size=record.group_size, symmetric=record.symmetric, device="meta",
+            **cls.parts(record),
+        )  # fmt: skip
         for name, tensor in layer.pack_record(record).items():
             setattr(layer, name, tensor)
         if bias is not None:
@@ -148,16 +162,33 @@ class IntLinear(PackedLinear):
         return layer
 
     @staticmethod
+    def parts(record: IntWeight | IntLinear) -> dict[str, Any]:
+        """The optional parts of a record or layer as arguments of this class; empty for a plain one."""
+        outliers = record.outliers if isinstance(record, IntWeight) else record.outlier_columns
+        found: dict[str, Any] = {} if record.input_scale is None else {"input_scaled": True}
+        if outliers is not None:
+            found["outliers"] = len(outliers[0] if isinstance(record, IntWeight) else outliers)
+        return found
+
+    @staticmethod
     def pack_record(record: IntWeight) -> dict[str, Tensor]:
         """The buffers that hold a record, by name."""
         packed = {"qweight": pack(record.codes, record.bits), "scales": record.scales.contiguous()}
         if not record.symmetric:
             packed["zeros"] = pack(record.zeros.flatten(), record.bits)
+        if record.input_scale is not None:
+            packed["input_scale"] = record.input_scale
+        if record.outliers is not None:
+            packed["outlier_columns"], packed["outlier_values"] = record.outliers
         return packed
 
     def record(self) -> IntWeight:
         """The integers back, unpacked."""
-        return IntWeight(self.codes(), self.scales, self.zero_points(), self.bits, self.group_size, self.symmetric)
+        outliers = None if self.outlier_columns is None else (self.outlier_columns, self.outlier_values)
+        return IntWeight(
+            self.codes(), self.scales, self.zero_points(), self.bits, self.group_size, self.symmetric, self.input_scale,
+            outliers,
+        )  # fmt: skip
 
     def codes(self) -> Tensor:
         """Codes uint8 [out, in] from whichever order they are in."""
@@ -196,12 +227,30 @@ class IntLinear(PackedLinear):
     def product(self, x: Tensor, fast: bool | None = None) -> Tensor:
         """x [rows, in] → [rows, out]; `fast` forces the kernel (True) or dequantize → GEMM (False)."""
         small = len(x) <= kernels.CUTOVER and x.dtype != torch.float64 if fast is None else fast
-        if small and self.prepare():
+        small = small and self.prepare()
+        if self.outlier_columns is not None:
+            return self._mixed(x, small)
+        if small:
+            x = x if self.input_scale is None else x / self.input_scale.to(x.dtype)
             return kernels.small(x, self.fast_codes, self.fast_scales, self.group_size)
         return super().product(x)
 
+    def _mixed(self, x: Tensor, small: bool) -> Tensor:
+        """The product with outlier columns in float and all other inputs rounded to 8 bits, one scale per token."""
+        columns = self.outlier_columns.long()
+        apart = x[:, columns]
+        rest = x.index_fill(1, columns, 0)
+        step = (rest.abs().amax(1, keepdim=True) / 127).clamp(min=torch.finfo(x.dtype).tiny)
+        rest = torch.round(rest / step)  # −127 … 127: exact in bfloat16
+        if not small:
+            return super().product((rest * step).index_copy(1, columns, apart))
+        y = kernels.small(rest, self.fast_codes, self.fast_scales, self.group_size) * step
+        return y + apart @ self.outlier_values.to(x.dtype).t()
+
     def slices(self, dtype: torch.dtype):
         zeros = self.zero_points()
+        columns = None if self.outlier_columns is None else self.outlier_columns.long()
+        divisor = None if self.input_scale is None else self.input_scale.to(dtype)
         in_order = self.qweight is not self.fast_codes
         step = self._rows() if in_order else self._rows(kernels.cpu_block())
         for start in range(0, self.out_features, step):
@@ -210,19 +259,24 @@ class IntLinear(PackedLinear):
             if in_order:
                 part = unpack(self.qweight[start:stop], self.bits, self.in_features).to(dtype)
                 part.view(stop - start, -1, self.group_size).sub_(zero.unsqueeze(-1)).mul_(scale.unsqueeze(-1))
-                yield start, stop, part
             else:
                 part = kernels.tile(self.fast_codes, self.bits, start, stop, self.in_features, dtype)
                 groups = part.view(-1, self.group_size, stop - start)
                 groups.sub_(zero.t().unsqueeze(1)).mul_(scale.t().unsqueeze(1))
-                yield start, stop, part.t()
+                part = part.t()
+            if columns is not None:
+                part[:, columns] = self.outlier_values[start:stop].to(dtype)
+            yield start, stop, part if divisor is None else part.div_(divisor)
 
     def _apply(self, fn, recurse=True):
         self.restore()
-        scales, self.scales = self.scales, None
+        held = {name: getattr(self, name) for name in ("scales", "input_scale", "outlier_values")}
+        for name in held:
+            setattr(self, name, None)
         super()._apply(fn, recurse)
-        self.scales = scales
-        self._shield(fn, "scales")
+        for name, tensor in held.items():
+            setattr(self, name, tensor)
+            self._shield(fn, name)
         return self
 
     def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
@@ -236,4 +290,6 @@ class IntLinear(PackedLinear):
 
     def extra_repr(self) -> str:
         kind = "symmetric" if self.symmetric else "asymmetric"
+        kind += "" if self.input_scale is None else ", input scale"
+        kind += "" if self.outlier_columns is None else f", {self.outlier_columns.numel()} outlier columns"
         return f"{self.in_features} → {self.out_features}, {self.bits} bits, group {self.group_size}, {kind}"

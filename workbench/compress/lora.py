@@ -13,6 +13,7 @@ much of the adapter survived. (A packed layer with a readable `weight` would sat
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from workbench.compress.float_linear import FloatLinear
+from workbench.compress.int8_mixed import quantize_int8_mixed
 from workbench.compress.linear import IntLinear, PackedLinear
 from workbench.compress.nf4 import quantize_float
 from workbench.compress.rtn import quantize_rtn
@@ -133,8 +135,13 @@ def load_adapter(model: nn.Module, directory: str | Path, *, trainable: bool = F
 
 def requantized(layer: PackedLinear, weight: Tensor) -> PackedLinear:
     """A layer of the same format that holds `weight` [out, in], rounded to nearest."""
-    if isinstance(layer, IntLinear):
+    if isinstance(layer, IntLinear) and layer.outlier_columns is not None:
+        record = quantize_int8_mixed(weight, layer.outlier_columns)
+    elif isinstance(layer, IntLinear):
+        scale = layer.input_scale
+        weight = weight if scale is None else weight * scale.to(weight.dtype)
         record = quantize_rtn(weight, bits=layer.bits, group_size=layer.group_size, symmetric=layer.symmetric)
+        record = replace(record, input_scale=scale)
     else:
         record = quantize_float(weight, kind=layer.kind, block_size=layer.block_size, double_quant=layer.double_quant)
     fresh = type(layer).from_record(record, layer.bias)

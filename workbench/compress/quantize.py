@@ -8,6 +8,8 @@ Everything that can be wrong is checked before the first layer changes.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -16,12 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from workbench.compress._meter import Meter
+from workbench.compress.awq import Scaling, quantize_awq
+from workbench.compress.efficientqat import quantize_efficientqat
 from workbench.compress.float_linear import FloatLinear
 from workbench.compress.gptq import Hessian, quantize_gptq
+from workbench.compress.int8_mixed import find_outliers, quantize_int8_mixed
 from workbench.compress.linear import IntLinear, PackedLinear
 from workbench.compress.nf4 import TABLES, quantize_float
 from workbench.compress.packing import check_bits
-from workbench.compress.records import FloatWeight, IntWeight
+from workbench.compress.records import BITS, FloatWeight, IntWeight
 from workbench.compress.registry import WbFloatConfig, WbIntConfig, attach_quantizer
 from workbench.compress.rtn import quantize_rtn, resolve_group
 from workbench.compress.targets import (
@@ -41,9 +46,21 @@ from workbench.progress import Progress, silent
 METHODS = {
     "rtn": (quantize_rtn, "Round to nearest: no data, seconds."),
     "gptq": (quantize_gptq, "Later columns absorb the rounding error of earlier ones; needs calibration text."),
+    "awq": (quantize_awq, "Columns that meet large inputs are scaled up before rounding; needs calibration text."),
+    "efficientqat": (
+        quantize_efficientqat,
+        "Trains weights, steps and zero points block by block, then all steps end to end; needs text and minutes.",
+    ),
     "nf4": (quantize_float, "4-bit codes into quantiles of the normal distribution, block-wise scales; no data."),
     "fp4": (quantize_float, "4-bit floats (sign, two exponent bits, one mantissa bit), block-wise scales; no data."),
+    "int8-mixed": (
+        quantize_int8_mixed,
+        "8 bits per channel, input columns with huge activations in float; needs a little calibration text.",
+    ),
 }
+NEED_TEXT = ("gptq", "awq", "efficientqat", "int8-mixed")
+EQUAL_TOKENS = ("gptq", "awq", "efficientqat")  # methods that weigh calibration tokens
+ONE_WIDTH = {"nf4": 4, "fp4": 4, "int8-mixed": 8}
 
 
 @dataclass
@@ -51,12 +68,15 @@ class QuantReport:
     """What was done and what it cost.
 
     Attributes:
-        method: rtn, gptq, nf4 or fp4.
+        method: rtn, gptq, awq, efficientqat, nf4, fp4 or int8-mixed.
         bits: bits per code.
         bytes: stored bytes of the whole model, embeddings and head included, tied weights once.
         bits_per_weight: stored bits per quantized weight, scales and zero points included.
         layers: one {name, error, of} per layer. `of` says of what the error is a share: "output" is
             ‖XΔᵀ‖ / ‖XWᵀ‖ on the calibration text, "weight" is ‖Δ‖ / ‖W‖.
+        blocks: of efficientqat: one {name, before, after} per block: its relative output error on the first windows,
+            rounded and trained.
+        losses: of efficientqat: next-token loss of every end-to-end update, nats per token.
         seconds: wall time.
         peak_bytes: highest resident memory of the process meanwhile.
         notes: dead inputs, raised damping, layers that fell back to rounding.
@@ -68,6 +88,8 @@ class QuantReport:
     bytes: int = 0
     bits_per_weight: float = 0.0
     layers: list[dict[str, Any]] = field(default_factory=list)
+    blocks: list[dict[str, Any]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
     peak_bytes: int = 0
     notes: list[str] = field(default_factory=list)
@@ -110,8 +132,9 @@ def check_arguments(method: str, bits: int, group_size: int | None) -> None:
     """
     choose("quantization method", method, METHODS)
     check_bits(bits)
-    if method in TABLES and bits != 4:
-        raise UserError(f"{method} has 4 bits, not {bits}; leave bits at 4, or use method 'rtn' or 'gptq'.")
+    only = ONE_WIDTH.get(method, bits)
+    if bits != only:
+        raise UserError(f"{method} has {only} bits, not {bits}; leave bits at {only}, or use method 'rtn' or 'gptq'.")
     if method in TABLES and (group_size is None or group_size < 2):
         raise UserError(
             f"{method} scales blocks of the flattened weight; give a block size (64 is usual), not a channel."
@@ -120,38 +143,72 @@ def check_arguments(method: str, bits: int, group_size: int | None) -> None:
         resolve_group(1 << 20 if group_size is None else abs(group_size) or 1, group_size)
 
 
+def widths(method: str) -> tuple[int, ...]:
+    """Bits per weight that a method offers."""
+    return (ONE_WIDTH[method],) if method in ONE_WIDTH else BITS
+
+
+def usual_bits(method: str) -> int:
+    """Bits per weight where none are asked for: 4, or the only width that the method has."""
+    return ONE_WIDTH.get(method, 4)
+
+
+def check_training(method: str, training: dict[str, Any] | None, calibration: Any) -> None:
+    """Refuse settings of training that the method does not have.
+
+    Raises:
+        UserError: for an unknown setting (with the nearest names), another method, or Hessians where text is needed.
+    """
+    if training and method != "efficientqat":
+        raise UserError(f"{method} trains nothing; leave out training, or use method 'efficientqat'.")
+    if method == "efficientqat" and isinstance(calibration, Calibration):
+        raise UserError("efficientqat trains on text; pass the windows of token ids, not a Calibration of Hessians.")
+    own = {"bits", "group_size", "symmetric", "equal_tokens", "progress"}
+    known = [
+        name
+        for name, argument in inspect.signature(quantize_efficientqat).parameters.items()
+        if argument.default is not inspect.Parameter.empty and name not in own
+    ]
+    for name in training or {}:
+        choose("setting of efficientqat", name, known)
+
+
 def quantize_model(
     model: nn.Module,
     *,
     method: str = "rtn",
-    bits: int = 4,
+    bits: int | None = None,
     group_size: int | None = 64,
     symmetric: bool = False,
     calibration: list[Tensor] | Calibration | None = None,
     skip: tuple[str, ...] | list[str] = ("lm_head",),
-    act_order: bool = False,
+    act_order: bool = True,
     damping: float = 0.01,
     equal_tokens: bool = True,
     double_quant: bool = False,
+    training: dict[str, Any] | None = None,
     progress: Progress = silent,
 ) -> QuantReport:
     """Replace the model's linear layers by packed ones.
 
     Args:
         model: a dense transformers model, changed in place.
-        method: "rtn", "gptq", "nf4" or "fp4".
-        bits: bits per weight: 2, 3, 4 or 8 (4 for nf4 and fp4).
+        method: "rtn", "gptq", "awq", "efficientqat", "nf4", "fp4" or "int8-mixed".
+        bits: bits per weight: 2, 3, 4 or 8 (only 4 for nf4 and fp4, only 8 for int8-mixed); None: 4, or the only one.
         group_size: weights per scale along the input; None or −1 for one scale per output channel. For nf4 and fp4:
-            the block of the flattened weight.
-        symmetric: integer grids without a zero point.
-        calibration: for gptq: windows of token ids, each (1, tokens), walked so that each layer sees already quantized
-            inputs; or a `Calibration` collected once and shared by several widths.
+            the block of the flattened weight. int8-mixed has one scale per channel whatever is given.
+        symmetric: integer grids without a zero point; int8-mixed has none.
+        calibration: for gptq and efficientqat: windows of token ids, each (1, tokens), walked so that each layer sees
+            already quantized inputs; for gptq and awq also a `Calibration` collected once and shared by several widths.
+            For int8-mixed: windows that show which inputs are huge.
         skip: names or patterns that stay dense, besides the head and tied weights.
-        act_order: gptq: inputs with the largest activations first.
+        act_order: gptq: inputs with the largest activations first. Better, and as fast: scales are fixed beforehand.
         damping: gptq: share of the mean diagonal added to the Hessian at first.
-        equal_tokens: gptq: every calibration token counts by its relative error. False is the published sum of squares,
-            which a few tokens with huge inputs decide: on SmolLM2 it makes 4 bits no better than rounding.
+        equal_tokens: gptq, awq, efficientqat: every calibration token counts by its relative error. False is the
+            published sum of squares, which a few tokens with huge inputs decide: on SmolLM2 it makes 4 bits no better
+            than rounding.
         double_quant: nf4, fp4: scales in 8 bits.
+        training: efficientqat: epochs, batch_size, rates … as `quantize_efficientqat` has them.
         progress: called as layers finish.
 
     Returns:
@@ -160,6 +217,10 @@ def quantize_model(
     Raises:
         UserError: for anything that does not fit, before the first layer changes.
     """
+    choose("quantization method", method, METHODS)
+    bits = usual_bits(method) if bits is None else bits
+    if method == "int8-mixed":
+        group_size, symmetric = None, True
     check_arguments(method, bits, group_size)
     check_dense(model)
     targets = find_targets(model, skip)
@@ -167,10 +228,13 @@ def quantize_model(
         for name, module in targets.items():
             resolve_group(sizes(module)[1], group_size, name)
     check_finite(targets)
-    if method == "gptq" and not isinstance(calibration, Calibration):
-        check_tokens(targets, calibration or [])
+    check_training(method, training, calibration)
+    if method in EQUAL_TOKENS and not isinstance(calibration, Calibration):
+        check_tokens(targets, calibration or [], method)
     settings = {"group_size": group_size, "symmetric": symmetric}
-    settings |= {"act_order": act_order, "damping": damping, "equal_tokens": equal_tokens} if method == "gptq" else {}
+    settings |= {"act_order": act_order, "damping": damping} if method == "gptq" else {}
+    settings |= {"equal_tokens": equal_tokens} if method in EQUAL_TOKENS else {}
+    settings |= training or {}
     settings |= {"double_quant": double_quant} if method in TABLES else {}
     report = QuantReport(method, bits, settings=settings)
     begin = time.perf_counter()
@@ -190,6 +254,8 @@ def quantize_model(
         weight = matrix(targets[name])
         if method in TABLES:
             record = quantize_float(weight, kind=method, block_size=group_size, double_quant=double_quant)
+        elif method == "int8-mixed":
+            record = quantize_int8_mixed(weight, outliers[name])
         else:
             record = quantize_rtn(weight, bits=bits, group_size=group_size, symmetric=symmetric)
         place(name, record, weight_error(weight, record), "weight")
@@ -217,12 +283,22 @@ def quantize_model(
             place(name, part, (loss / max(energy, 1e-30)) ** 0.5, "output")
 
     with Meter() as meter, torch.no_grad():
-        if method == "gptq":
-            missed = _gptq(model, targets, calibration, solve, equal_tokens, progress)
+        if method in ("gptq", "awq"):
+            if method == "awq":
+                scaling = Scaling(model, targets, bits=bits, group_size=group_size, symmetric=symmetric)
+                solve = functools.partial(scaling.solve, place)
+            missed = _walk(model, targets, calibration, solve, equal_tokens, progress)
             for name in missed:
                 report.notes.append(f"{name}: no calibration token reached it; rounded to nearest.")
                 round_off(name)
+        elif method == "efficientqat":
+            report.blocks, report.losses = quantize_efficientqat(
+                model, targets, calibration, place, bits=bits, group_size=group_size, symmetric=symmetric,
+                equal_tokens=equal_tokens, progress=progress, **(training or {}),
+            )  # fmt: skip
         else:
+            if method == "int8-mixed":
+                outliers = find_outliers(model, targets, calibration or [])
             for index, name in enumerate(targets):
                 round_off(name)
                 progress(index + 1, len(targets), name)
@@ -235,7 +311,7 @@ def quantize_model(
     return report
 
 
-def _gptq(model, targets, calibration, solve, equal_tokens: bool, progress: Progress) -> list[str]:
+def _walk(model, targets, calibration, solve, equal_tokens: bool, progress: Progress) -> list[str]:
     """Solve every reachable group; return the names that were not reached."""
     if not isinstance(calibration, Calibration):
         return walk(model, targets, calibration, solve, equal_tokens=equal_tokens, progress=progress)
@@ -248,6 +324,12 @@ def _gptq(model, targets, calibration, solve, equal_tokens: bool, progress: Prog
     return [name for name in targets if name not in calibration.hessians]
 
 
+def record_parts(model: nn.Module) -> dict[str, dict[str, Any]]:
+    """Name → the optional parts of a layer's record, for those that have any."""
+    packed = {name: module for name, module in model.named_modules() if isinstance(module, IntLinear)}
+    return {name: parts for name, module in packed.items() if (parts := module.parts(module))}
+
+
 def finish(model, method, bits, group_size, symmetric, double_quant) -> None:
     """Give the model the configuration it saves and reloads by, and put codes in the fast order."""
     dense = dense_names(model)
@@ -257,8 +339,9 @@ def finish(model, method, bits, group_size, symmetric, double_quant) -> None:
         )
     else:
         config = WbIntConfig(
-            bits=bits, group_size=group_size, symmetric=symmetric, method=method, modules_to_not_convert=dense
-        )
+            bits=bits, group_size=group_size, symmetric=symmetric, method=method, modules_to_not_convert=dense,
+            parts=record_parts(model),
+        )  # fmt: skip
     attach_quantizer(model, config)
     for module in model.modules():
         if isinstance(module, IntLinear):

@@ -6,6 +6,9 @@ Integer record, one group of `group_size` neighbours along the input axis sharin
 
     codes [out, in] · scales [out, in/group] (float16) · zeros [out, in/group]
 
+Two optional parts, each of a few bytes: an input scale s [in] (AWQ where it cannot be folded away; ŵ is then divided by s
+column by column), and outlier columns kept in float16 (LLM.int8; their codes mean 0).
+
 Bits per weight: N + (16 + N)/g with zero points, N + 16/g symmetric (the zero point is then 2^(N−1) everywhere and is
 not stored). Scales are float16 in the record itself, so that codes are always computed against the scale that is
 saved: storing a rounder scale than the one used is a classic silent error.
@@ -51,6 +54,9 @@ class IntWeight:
         bits: 2, 3, 4 or 8.
         group_size: weights per scale along the input; the input width itself for one scale per output channel.
         symmetric: zeros are all 2^(bits−1) and need not be stored.
+        input_scale: None, or float16 [in]: what the inputs are divided by before the product.
+        outliers: None, or (int32 [k] input columns, float16 [out, k] their weights); a layer with outliers rounds its
+            other inputs to 8 bits, token by token.
     """
 
     codes: Tensor
@@ -59,6 +65,8 @@ class IntWeight:
     bits: int
     group_size: int
     symmetric: bool
+    input_scale: Tensor | None = None
+    outliers: tuple[Tensor, Tensor] | None = None
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The weight [out, in] this record stands for; computed in float32 (float64 when asked for)."""
@@ -67,12 +75,26 @@ class IntWeight:
         codes = self.codes.view(out, -1, self.group_size).to(work)
         codes -= self.zeros.to(work).unsqueeze(-1)
         codes *= self.scales.to(work).unsqueeze(-1)
-        return codes.view(out, width).to(dtype)
+        codes = codes.view(out, width)
+        if self.outliers is not None:
+            columns, values = self.outliers
+            codes[:, columns.long()] = values.to(work)
+        if self.input_scale is not None:
+            codes /= self.input_scale.to(work)
+        return codes.to(dtype)
+
+    @property
+    def plain(self) -> bool:
+        """Codes, scales and zero points say everything: what other programs' formats can hold."""
+        return self.input_scale is None and self.outliers is None
 
     @property
     def bits_per_weight(self) -> float:
-        """Stored bits per weight."""
-        return integer_bits_per_weight(self.bits, self.group_size, self.symmetric)
+        """Stored bits per weight, optional parts included."""
+        extra = 0 if self.input_scale is None else 16 * self.input_scale.numel()
+        if self.outliers is not None:
+            extra += 32 * self.outliers[0].numel() + 16 * self.outliers[1].numel()
+        return integer_bits_per_weight(self.bits, self.group_size, self.symmetric) + extra / self.codes.numel()
 
 
 @dataclass(frozen=True)

@@ -46,10 +46,18 @@ class WbIntConfig(QuantizationConfigMixin):
         symmetric: no zero points.
         method: how the codes were found ("rtn", "gptq" …); kept for the record.
         modules_to_not_convert: names that stay dense besides the head and tied weights.
+        parts: name → arguments of `IntLinear` for layers whose record has optional parts.
     """
 
     def __init__(
-        self, bits=4, group_size=64, symmetric=False, method="rtn", modules_to_not_convert=None, **kwargs: Any
+        self,
+        bits=4,
+        group_size=64,
+        symmetric=False,
+        method="rtn",
+        modules_to_not_convert=None,
+        parts=None,
+        **kwargs: Any,
     ) -> None:
         kwargs.pop("quant_method", None)
         _refuse(kwargs, self)
@@ -58,9 +66,11 @@ class WbIntConfig(QuantizationConfigMixin):
         self.bits, self.symmetric, self.method = bits, symmetric, method
         self.group_size = -1 if group_size is None else group_size
         self.modules_to_not_convert = modules_to_not_convert
+        self.parts = parts or {}
 
-    def make(self, width: int, out: int, **options: Any) -> IntLinear:
-        """An empty layer of this format."""
+    def make(self, name: str, width: int, out: int, **options: Any) -> IntLinear:
+        """The empty layer `name` of this format."""
+        options |= self.parts.get(name, {})
         return IntLinear(width, out, bits=self.bits, group_size=self.group_size, symmetric=self.symmetric, **options)
 
     def buffers(self, weight: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -93,8 +103,8 @@ class WbFloatConfig(QuantizationConfigMixin):
         self.bits, self.kind, self.block_size, self.double_quant = 4, kind, block_size, double_quant
         self.modules_to_not_convert = modules_to_not_convert
 
-    def make(self, width: int, out: int, **options: Any) -> FloatLinear:
-        """An empty layer of this format."""
+    def make(self, name: str, width: int, out: int, **options: Any) -> FloatLinear:
+        """The empty layer `name` of this format."""
         return FloatLinear(
             width, out, kind=self.kind, block_size=self.block_size, double_quant=self.double_quant, **options
         )
@@ -149,7 +159,9 @@ class WbQuantizer(HfQuantizer):
                 continue
             out, width = sizes(module)
             config.check(name, width)
-            layer = config.make(width, out, bias=module.bias is not None, device="meta", dtype=module.weight.dtype)
+            layer = config.make(
+                name, width, out, bias=module.bias is not None, device="meta", dtype=module.weight.dtype
+            )
             layer.was_conv1d = not isinstance(module, nn.Linear)
             if not self.pre_quantized:  # a placeholder, so that the checkpoint's key finds its place
                 layer.weight = nn.Parameter(torch.empty_like(module.weight, device="meta"), requires_grad=False)

@@ -50,14 +50,16 @@ class Block:
         return out[0] if isinstance(out, tuple) else out
 
 
-def find_blocks(model: nn.Module, targets: dict[str, nn.Module]) -> list[Block]:
+def find_blocks(model: nn.Module, targets: dict[str, nn.Module], method: str = "gptq") -> list[Block]:
     """The model's repeated blocks in order.
 
     Raises:
         UserError: when the model has no list of blocks with target layers inside.
     """
     if getattr(model.config, "is_encoder_decoder", False):
-        raise UserError(f"gptq walks one stack of blocks; {type(model).__name__} has two: use method 'rtn' or 'nf4'.")
+        raise UserError(
+            f"{method} walks one stack of blocks; {type(model).__name__} has two: use method 'rtn' or 'nf4'."
+        )
     lists = []
     for name, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) and len({type(block) for block in module}) == 1:
@@ -77,17 +79,14 @@ def part_tokens(model: nn.Module, targets: dict[str, nn.Module], budget: int = B
     return max(1, budget // ((3 * widest + 6 * hidden) * 4))
 
 
-def check_tokens(targets: dict[str, nn.Module], windows: list[Tensor]) -> None:
-    """Refuse calibration text with fewer tokens than the widest layer has inputs: its Hessian would be singular.
+def check_tokens(targets: dict[str, nn.Module], windows: list[Tensor], method: str = "gptq") -> None:
+    """Refuse calibration text with fewer tokens than the widest layer has inputs: its Hessian would be singular, and
+    training on it would fit the text by heart.
 
     Raises:
         UserError: with the number of tokens needed.
     """
-    if not windows:
-        raise UserError("method 'gptq' needs calibration text; pass windows of token ids, or use 'rtn' or 'nf4'.")
-    for window in windows:
-        if window.ndim != 2 or window.shape[0] != 1 or window.dtype.is_floating_point:
-            raise UserError(f"calibration windows are token ids of shape (1, tokens), not {tuple(window.shape)}.")
+    check_windows(windows, method)
     have = sum(window.shape[1] for window in windows)
     name, need = max(((n, sizes(m)[1]) for n, m in targets.items()), key=lambda item: item[1])
     if have < need:
@@ -95,6 +94,19 @@ def check_tokens(targets: dict[str, nn.Module], windows: list[Tensor]) -> None:
             f"the calibration text has {have} tokens, but {name} has {need} input features; "
             f"give at least {need} tokens, better {4 * need}."
         )
+
+
+def check_windows(windows: list[Tensor], method: str) -> None:
+    """Refuse calibration text that is missing or no token ids of shape (1, tokens).
+
+    Raises:
+        UserError: naming the method, or the shape.
+    """
+    if not windows:
+        raise UserError(f"method '{method}' needs calibration text; pass windows of token ids, or use 'rtn' or 'nf4'.")
+    for window in windows:
+        if window.ndim != 2 or window.shape[0] != 1 or window.dtype.is_floating_point:
+            raise UserError(f"calibration windows are token ids of shape (1, tokens), not {tuple(window.shape)}.")
 
 
 def _record(model: nn.Module, blocks: list[Block], targets: dict[str, nn.Module], windows: list[Tensor]) -> None:
