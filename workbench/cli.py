@@ -30,7 +30,21 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "finetune": ("Work", "workbench.commands.jobs:finetune", "Fine-tune a model on your data."),
     "quantize": ("Work", "workbench.commands.jobs:quantize", "Compress a model to 8, 4, 3 or 2 bits a weight."),
     "prune": ("Work", "workbench.commands.prune:prune", "Remove weights, and repair what that broke."),
-    "compare": ("Work", "workbench.commands.jobs:compare", "Compare models on held-out text, with intervals."),
+    "frontier": (
+        "Work",
+        "workbench.commands.frontier:frontier",
+        "Size, quality, speed and cost of every way to compress a model.",
+    ),
+    "compare": (
+        "Work",
+        "workbench.commands.grid:compare",
+        "Compare models on held-out text, or ways of training at one budget, with intervals.",
+    ),
+    "export": (
+        "Work",
+        "workbench.commands.export:export",
+        "Write a model for vLLM, llama.cpp and others, and check the file.",
+    ),
     "chat": ("Work", "workbench.commands.jobs:chat", "Talk to a model, a tuned run or a compressed folder."),
     "fit": ("Explore", "workbench.commands.fit:fit", "Fit a scaling law to a CSV of training runs, with intervals."),
     "sweep": ("Explore", "workbench.commands.fit:sweep", "Train many tiny models to fit laws on; resumable."),

@@ -86,34 +86,65 @@ def data(source: str | None, kind: str | None, columns: tuple[str, ...], model: 
 
 
 @click.command()
+@click.argument("name", required=False)
 @click.option(
     "--kind",
     type=click.Choice(["adapter", "quantizer", "pruner", "law", "schedule", "layer"]),
     default=None,
     help="Only this kind.",
 )
+@click.option("--abilities", is_flag=True, help="What each adapter can do, as the probe found it.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def methods(kind: str | None, as_json: bool) -> None:
-    """Everything that can be named in a command or in the app, with its arguments."""
+def methods(name: str | None, kind: str | None, abilities: bool, as_json: bool) -> None:
+    """Everything that can be named in a command or in the app; with NAME: its arguments and what it can do.
+
+    What a method can do is probed on tiny models, never typed; anew with: python -m workbench.training.probe
+    """
+    from workbench.errors import choose
     from workbench.methods import list_all
+    from workbench.training.abilities import sentences, table
 
     found = [method for method in list_all() if kind in (None, method["kind"])]
-    if as_json:
-        click.echo(json.dumps(found, ensure_ascii=False, indent=1, default=str))
-        return
     if not found:
         raise UserError(f"No {kind} is registered in this version.")
-    for method in found:
-        click.echo(f"{method['kind']:10} {method['name']:16} {method['help']}")
+    if name is not None:
+        names = {method["name"] for method in found}
+        spelled = name if name in names else choose("method", name.lower().replace("_", "-"), names)
+        found = [method for method in found if method["name"] == spelled]
+    if abilities:
+        found = [method for method in found if method.get("abilities")]
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False, indent=1, default=str))
+    elif abilities:
+        click.echo("\n".join(table({method["name"]: method["abilities"] for method in found})))
+    elif name is None:
+        for method in found:
+            click.echo(f"{method['kind']:10} {method['name']:16} {method['help']}")
+    else:
+        for method in found:
+            click.echo(f"{method['kind']} {method['name']}: {method['help']}\nclass {method['class']}")
+            click.echo("\n".join(f"  {a['name']}={a['default']}  {a['help']}" for a in method["arguments"]))
+            if method.get("abilities"):
+                click.echo("What it can do, probed:\n  " + "\n  ".join(sentences(method["abilities"])))
 
 
 @click.command()
+@click.option(
+    "--workshop", is_flag=False, flag_value="all", default=None, metavar="[PLAN]",
+    help="Before a workshop: also its lessons, recordings, port and disk. PLAN: peft, compression or scaling.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def doctor(as_json: bool) -> int:
+def doctor(workshop: str | None, as_json: bool) -> int:
     """Check Python, packages, weights, disk, memory and the run folder; say what fixes each gap."""
     from workbench.doctor import checks
 
+    if workshop is not None:
+        from workbench import workshop as kit
+
+        plans = kit.plans() if workshop == "all" else {workshop: kit.find(workshop)}
     found = checks()
+    if workshop is not None:
+        found += kit.checks(plans, say=lambda text: click.echo(text, err=True))
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False, indent=1, default=str))
     else:

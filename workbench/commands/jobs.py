@@ -124,8 +124,14 @@ def finetune(method_args, columns, dry_run, name, detach, as_json, **values) -> 
 
 @click.command()
 @click.argument("model")
-@click.option("--method", type=str, default="gptq", show_default=True, help="rtn, gptq, nf4 or fp4.")
-@click.option("--bits", type=int, default=4, show_default=True, help="Bits per weight: 8, 4, 3 or 2.")
+@click.option(
+    "--method",
+    type=str,
+    default="gptq",
+    show_default=True,
+    help="rtn, gptq, awq, efficientqat, nf4, fp4 or int8-mixed.",
+)
+@click.option("--bits", type=int, default=None, help="Bits per weight: 8, 4, 3 or 2. Default: 4, or the only width.")
 @click.option(
     "--group-size",
     type=int,
@@ -134,7 +140,9 @@ def finetune(method_args, columns, dry_run, name, detach, as_json, **values) -> 
     help="Weights that share a scale. Smaller is better and larger on disk. 0: one scale per output channel.",
 )
 @click.option("--symmetric/--asymmetric", default=False, show_default=True, help="Without or with a zero point.")
-@click.option("--data", default="sotu", show_default=True, help="Calibration text for gptq.")
+@click.option(
+    "--data", default="sotu", show_default=True, help="Calibration text for gptq, awq, efficientqat and int8-mixed."
+)
 @click.option("--samples", default=32, show_default=True, type=click.IntRange(1), help="Calibration windows.")
 @click.option("--window", default=256, show_default=True, type=click.IntRange(8), help="Tokens per calibration window.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the calibration sample.")
@@ -148,6 +156,7 @@ def quantize(model, group_size, dry_run, name, detach, as_json, **values) -> Non
     workbench quantize runs/ID/tuned --method nf4
     """
     config = {"model": model, "group_size": group_size or None, **values}
+    config = {key: value for key, value in config.items() if value is not None or key != "bits"}
     if dry_run:
         from workbench.compress.job import forecast
 
