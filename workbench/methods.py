@@ -11,7 +11,8 @@ def list_all() -> list[dict[str, Any]]:
     """Adapters (stock peft's and ours), quantizers, laws and schedules, as `workbench methods --json` prints them.
 
     Returns:
-        records with the keys kind, name, class (`module:Class`), help, arguments [{name, default, help}], paper.
+        records with the keys kind, name, class (`module:Class`), help, arguments [{name, default, help}], paper; adapters
+        also abilities (what the probe found, see `workbench.training.abilities`; None for one that was not probed).
     """
     return [*_adapters(), *_quantizers(), *_laws(), *_schedules()]
 
@@ -19,12 +20,16 @@ def list_all() -> list[dict[str, Any]]:
 def _adapters() -> list[dict[str, Any]]:
     from workbench.papers import find_pages
     from workbench.training import list_methods
+    from workbench.training.abilities import known
 
+    abilities = known()
     papers = {block: page["slug"] for page in find_pages() for block in page["blocks"]}
     rows = []
     for method in list_methods():
         module = method["class"].partition(":")[0]
-        rows.append({"kind": "adapter", **method, "paper": papers.get(module)})
+        rows.append(
+            {"kind": "adapter", **method, "paper": papers.get(module), "abilities": abilities.get(method["name"])}
+        )
     return rows
 
 

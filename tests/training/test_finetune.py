@@ -249,7 +249,10 @@ def test_lora_head_of_a_classifier_is_saved_and_loaded(bert, labelled, tmp_path)
         assert tuned(**batch).loss.item() == pytest.approx(result.metrics["eval_loss"], rel=1e-5)
 
 
-@pytest.mark.parametrize(("spec", "packed"), [("nf4", False), ("gptq-4", True)])
+@pytest.mark.parametrize(
+    ("spec", "packed"),
+    [("nf4", False), ("fp4", False), ("gptq-4", True), ("awq-4", True), ("int8-mixed", True)],
+)
 def test_lora_on_a_quantized_base_trains_resumes_and_loads(spec, packed, config, tmp_path):
     config = replace(config, quantize=spec, window=32, batch_size=1)
     whole = finetune(config, tmp_path / "whole")

@@ -31,6 +31,8 @@ RANKED = (
     "DELORA",
     "PSOFT",
     "DEFT",
+    "NOLA",
+    "WB_RANDLORA",
 )  # a rank above the smaller side is waste or an error
 # Said by peft and transformers 5.23 about each other on every attachment, true and without consequence here.
 _NOISE = (

@@ -41,14 +41,21 @@ def quantize_base(model: PreTrainedModel, spec: str, calibration: list[torch.Ten
     Args:
         model: the dense model.
         spec: "nf4", "rtn-4", "gptq-3", …
-        calibration: windows of token ids (1, T) for gptq.
+        calibration: windows of token ids (1, T) for methods that look at text.
     """
     from workbench.compress import quantize_model
+    from workbench.compress.variant import parse
 
-    method, _, bits = spec.partition("-")
+    variant = parse(spec)
     widths = [d_in for d_in, _ in linears(model).values()]
-    group = 64 if method == "nf4" else next((g for g in (64, 32, 16) if all(w % g == 0 for w in widths)), None)
-    quantize_model(model, method=method, bits=int(bits or 4), group_size=group, calibration=calibration, skip=HEADS)
+    group = (
+        64
+        if variant.method in ("nf4", "fp4")
+        else next((g for g in (64, 32, 16) if all(w % g == 0 for w in widths)), None)
+    )
+    quantize_model(
+        model, method=variant.method, bits=variant.bits, group_size=group, calibration=calibration, skip=HEADS
+    )
 
 
 def trainable_model(prepared: Prepared, base: Path | None = None) -> Any:
@@ -61,6 +68,7 @@ def trainable_model(prepared: Prepared, base: Path | None = None) -> Any:
     """
     from transformers import set_seed
 
+    from workbench.compress.variant import parse
     from workbench.models.quiet import quiet
 
     config = prepared.config
@@ -71,7 +79,7 @@ def trainable_model(prepared: Prepared, base: Path | None = None) -> Any:
         model.config.pad_token_id = prepared.tokenizer.pad_token_id
     if config.quantize and not packed:
         windows = None
-        if config.quantize.startswith("gptq"):
+        if parse(config.quantize).seeded:
             windows = [torch.tensor([row["input_ids"]]) for row in prepared.train[:CALIBRATION_ROWS]]
         quantize_base(model, config.quantize, windows)
         if windows is not None and base is not None:

@@ -1,8 +1,9 @@
 """Methods whose training holds more than their saved weights: what they need at every step and in every checkpoint.
 
 AdaLoRA moves its rank budget after each update, from running averages of how much every rank matters (Zhang et al. 2023,
-arXiv 2303.10512, §3.2). P-tuning trains a network that makes the prompt, and peft saves the prompt only. Both extras go
-into the checkpoint, so that a resumed run takes the very steps that an uninterrupted one would have taken.
+arXiv 2303.10512, §3.2). P-tuning trains a network that makes the prompt, and peft saves the prompt only. Sparse deltas
+(Ansell et al. 2024, arXiv 2401.16405) train with an optimizer of their own and move while they do. These extras go into
+the checkpoint, so that a resumed run takes the very steps that an uninterrupted one would have taken.
 """
 
 from __future__ import annotations
@@ -81,7 +82,53 @@ class PromptNetwork(Extras):
         model.prompt_encoder[model.active_adapter].load_state_dict(saved)
 
 
-_FOR: dict[str | None, type[Extras]] = {"ADALORA": AdaLora, "P_TUNING": PromptNetwork}
+class SparseDeltas(Extras):
+    """Moves sparse deltas after each update; keeps the step and what the present phase has collected."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: Any, control: Any, *, model: Any, optimizer: Any, **_: Any
+    ) -> None:
+        """Start to watch gradients, where the checkpoint left off."""
+        from workbench.adapters._sparse_delta_select import Reselector
+
+        self.selector = Reselector(
+            model, optimizer, args.max_steps, model.active_adapter, args.gradient_accumulation_steps
+        )
+        super().on_train_begin(args, state, control, model=model)
+
+    def on_optimizer_step(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
+        """Count the update; drop and grow where it is due."""
+        self.selector.after_step()
+
+    def on_train_end(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
+        """Stop watching."""
+        self.selector.close()
+
+    def collect(self, model: Any) -> dict[str, Any]:
+        """Step, log and candidates."""
+        return self.selector.state_dict()
+
+    def restore(self, model: Any, saved: dict[str, Any]) -> None:
+        """Step, log and candidates."""
+        self.selector.load_state_dict(saved)
+
+
+_FOR: dict[str | None, type[Extras]] = {"ADALORA": AdaLora, "P_TUNING": PromptNetwork, "SPIEL": SparseDeltas}
+
+
+def own_optimizer(method: Method, model: Any, args: TrainingArguments) -> torch.optim.Optimizer | None:
+    """The optimizer of a method that does not train with AdamW; None for all others.
+
+    Args:
+        method: which.
+        model: ready to train.
+        args: learning rate and weight decay.
+    """
+    if method.peft_type != "SPIEL":
+        return None
+    from workbench.adapters._sparse_delta_select import spiel_optimizer
+
+    return spiel_optimizer(model, args.learning_rate, args.weight_decay, model.active_adapter)
 
 
 def extras(method: Method, resume: Path | None) -> list[TrainerCallback]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,7 +86,7 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def _with_adapter(model: Any, folder: Path) -> Any:
-    """The adapter on the model; every tensor it needs must be in the file (peft only warns)."""
+    """The adapter on the model; the file must hold what the adapter needs and nothing else (peft only warns)."""
     from peft import PeftConfig, PeftModel, get_peft_model_state_dict
     from peft.utils import load_peft_weights
 
@@ -93,25 +94,70 @@ def _with_adapter(model: Any, folder: Path) -> Any:
     from workbench.training.attach import is_packed, quiet
 
     adapters.register_all()
+    _check_known(folder)
     with quiet():
         warnings.filterwarnings("ignore", message="Found missing adapter keys")  # refused below
-        if is_packed(model) and not PeftConfig.from_pretrained(str(folder)).is_prompt_learning:
-            from workbench.compress import load_adapter
+        try:
+            if is_packed(model) and not PeftConfig.from_pretrained(str(folder)).is_prompt_learning:
+                from workbench.compress import load_adapter
 
-            # The move puts codes that lie in a kernel's order back where peft looks for them.
-            model = load_adapter(model.to(model.device), folder)
-        else:
-            model = PeftModel.from_pretrained(model, str(folder))
-    missing = sorted(
-        set(get_peft_model_state_dict(model, save_embedding_layers=False))
-        - set(load_peft_weights(str(folder), device="cpu"))
-    )
+                # The move puts codes that lie in a kernel's order back where peft looks for them.
+                model = load_adapter(model.to(model.device), folder)
+            else:
+                model = PeftModel.from_pretrained(model, str(folder))
+        except RuntimeError as error:
+            raise _mismatch(folder, error) from error
+        except UserError:
+            raise
+        except ValueError as error:
+            if "arget modules" not in str(error):
+                raise
+            raise UserError(
+                f"The adapter in {folder} belongs to another base model: {' '.join(str(error).split())[:200]} "
+                "Load it on the model that its adapter_config.json names."
+            ) from error
+    wanted = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    held = set(load_peft_weights(str(folder), device="cpu"))
+    missing = sorted(wanted - held)
+    extra = sorted(held - wanted - set(model.state_dict()))
     if missing:
         raise UserError(
             f"{folder} lacks {len(missing)} tensors of its adapter (first: {missing[0]}); the file is damaged or belongs to "
             "another model. Train again, or copy the folder anew."
         )
+    if extra:
+        raise UserError(
+            f"{folder} holds {len(extra)} tensors that its adapter has no place for (first: {extra[0]}); the weights and "
+            "adapter_config.json are not of one training, or the base model has fewer layers. Copy the folder anew."
+        )
     return model
+
+
+def _check_known(folder: Path) -> None:
+    """Refuse an adapter of a method that nobody here has registered (peft would say `KeyError`)."""
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    kind = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("peft_type")
+    known = {str(getattr(key, "value", key)) for key in PEFT_TYPE_TO_CONFIG_MAPPING}
+    if kind not in known:
+        raise UserError(
+            f"The adapter in {folder} is of the method {kind!r}, which neither peft nor workbench has here; import the package "
+            "that brings it before loading, or update peft."
+        )
+
+
+def _mismatch(folder: Path, error: RuntimeError) -> UserError:
+    """Name and shapes of the first tensor that does not fit, from torch's long report."""
+    found = re.search(
+        r"size mismatch for (\S+): .*?torch\.Size\(\[([^]]*)\]\).*?torch\.Size\(\[([^]]*)\]\)", str(error), re.DOTALL
+    )
+    if found is None:
+        raise error
+    name, held, wanted = found.groups()
+    return UserError(
+        f"The adapter in {folder} belongs to another base model: {name} is {held.replace(', ', ' × ')} in the file and "
+        f"{wanted.replace(', ', ' × ')} here. Load it on the model that its adapter_config.json names."
+    )
 
 
 def _merge(model: Any, method: str) -> Any:

@@ -21,6 +21,7 @@ from workbench.errors import JobError
 from workbench.progress import Progress
 from workbench.training.batches import Order, collator
 from workbench.training.config import FinetuneConfig
+from workbench.training.extras import own_optimizer
 from workbench.training.folder import disk_errors
 from workbench.training.save import save_weights
 from workbench.training.schedules import wsd_schedule
@@ -210,6 +211,7 @@ def build(
         train_dataset=Order(prepared.train, length, config.seed),
         eval_dataset=prepared.evaluation or None,
         callbacks=callbacks,
+        optimizers=(own_optimizer(prepared.method, model, args), None),
     )
     loop.remove_callback(PrinterCallback)
     loop.remove_callback(ProgressCallback)

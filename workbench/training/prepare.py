@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ON_PACKED = ("LORA", "PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING")
-QUANTIZERS = ("nf4", *(f"{name}-{bits}" for name in ("rtn", "gptq") for bits in (8, 4, 3, 2)))
+QUANTIZERS = (
+    "nf4",
+    "fp4",
+    "int8-mixed",
+    *(f"{name}-{bits}" for name in ("rtn", "gptq", "awq") for bits in (8, 4, 3, 2)),
+)
 
 
 @dataclass(frozen=True)
