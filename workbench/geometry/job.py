@@ -100,7 +100,9 @@ def cloud_of(config: dict[str, Any]) -> np.ndarray:
         UserError: a file that cannot be read, or a cloud that no surface can be read from.
     """
     if config["cloud"] is None:
-        return scan(shape(config["shape"]), config["points"], config["condition"], np.random.default_rng(config["seed"]))
+        return scan(
+            shape(config["shape"]), config["points"], config["condition"], np.random.default_rng(config["seed"])
+        )
     path = Path(config["cloud"])
     given = read_mesh(path)
     if len(given.faces):
@@ -175,7 +177,9 @@ def run(context: RunContext) -> dict[str, Any]:
         if method in {row["method"] for row in rows}:
             continue
         try:
-            rows.append(_one(method, points, config, context.directory, part(told, i / len(methods), (i + 1) / len(methods))))
+            rows.append(
+                _one(method, points, config, context.directory, part(told, i / len(methods), (i + 1) / len(methods)))
+            )
         except Stopped:
             stopped = True
             break
@@ -255,7 +259,9 @@ def light(mesh: Mesh, most: int = DRAWN) -> Mesh:
     return Mesh(np.round(vertices, 4), faces)
 
 
-def slice_through(directory: Path | str, method: str, axis: str = "y", at: float = 0.0, side: int = 64) -> dict[str, Any]:
+def slice_through(
+    directory: Path | str, method: str, axis: str = "y", at: float = 0.0, side: int = 64
+) -> dict[str, Any]:
     """A plane through one method's distances around a run's cloud: arguments of `figures.shapes.udf_slice`.
 
     Args:

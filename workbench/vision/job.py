@@ -51,8 +51,8 @@ def check(config: dict[str, Any]) -> dict[str, Any]:
     """Settings filled up with the defaults.
 
     Args:
-        config: scene (factor → word; what is not named takes the first word of its factor), prompt, etas (0 … 1.5), and of the fit
-            steps, rank, rate, timesteps, seed; guidance and painting_steps of the painting.
+        config: scene (factor → word; what is not named takes the first word of its factor), prompt, etas (0 … 1.5); of the
+            fit steps, rank, rate, timesteps, seed; guidance and painting_steps of the painting.
 
     Raises:
         UserError: unknown settings or words, numbers out of range, a prompt that changes nothing, diffusers is missing.
@@ -97,10 +97,8 @@ def changes(scene: dict[str, str], prompt: str) -> tuple[torch.Tensor, torch.Ten
     was, named = words_of(original), factors_named(prompt)
     changed = tuple(name for name, word in named.items() if was[name] != word)
     if not changed:
-        raise UserError(
-            f"The sentence changes nothing: {', '.join(f'{n} is {w} already' for n, w in named.items()) or 'it names no factor'}. "
-            "Name another word, for example a background."
-        )
+        already = ", ".join(f"{n} is {w} already" for n, w in named.items()) or "it names no factor"
+        raise UserError(f"The sentence changes nothing: {already}. Name another word, for example a background.")
     return original[0], make({**was, **named})[0], changed
 
 
@@ -168,7 +166,11 @@ def noisy(base: Any, picture: torch.Tensor, seed: int = 0) -> torch.Tensor:
 
     noise = torch.randn(picture.shape, generator=torch.Generator().manual_seed(seed))
     each = (len(SHOWN), *picture.shape[1:])
-    return base.scheduler.add_noise(picture.expand(each), noise.expand(each), torch.tensor(SHOWN)).clamp(-1, 1).contiguous()
+    return (
+        base.scheduler.add_noise(picture.expand(each), noise.expand(each), torch.tensor(SHOWN))
+        .clamp(-1, 1)
+        .contiguous()
+    )
 
 
 # ---- what is drawn of a run
@@ -184,7 +186,11 @@ def pictures(directory: Path | str) -> tuple[torch.Tensor, list[str]]:
     directory = Path(directory)
     held = load_file(directory / "pictures.safetensors")
     etas = {**DEFAULTS, **(read_json(directory / "config.json") or {})}["etas"]
-    return torch.cat([held["original"], held["edits"], held["ideal"]]), ["original", *(f"η {e:g}" for e in etas), "ideal"]
+    return torch.cat([held["original"], held["edits"], held["ideal"]]), [
+        "original",
+        *(f"η {e:g}" for e in etas),
+        "ideal",
+    ]
 
 
 def noise_steps(directory: Path | str, band: list[int]) -> tuple[torch.Tensor, list[str], list[bool]]:
