@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from workbench.compress import WbFloatConfig, WbIntConfig, quantize_model
-from workbench.compress.quantize import stored_bytes
+from workbench.compress.packed_model import stored_bytes
 from workbench.compress.records import float_bits_per_weight, integer_bits_per_weight
 from workbench.compress.targets import find_targets, sizes
 from workbench.errors import UserError

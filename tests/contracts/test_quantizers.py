@@ -10,7 +10,7 @@ import torch
 
 from workbench.compress import METHODS, quantize_model
 from workbench.compress.linear import PackedLinear
-from workbench.compress.quantize import usual_bits, widths
+from workbench.compress.quantizers import usual_bits, widths
 from workbench.compress.targets import find_targets
 
 

@@ -88,7 +88,7 @@ def block_ap(
         UserError: for anything that does not fit, before the first layer changes.
         JobError: when the loss is not finite; the model is then half packed, load it again.
     """
-    from workbench.compress.quantize import finish, packed_layer
+    from workbench.compress.packed_model import finish, packed_layer
 
     check_bits(bits)
     check_dense(model)

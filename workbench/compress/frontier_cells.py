@@ -124,7 +124,7 @@ def measure_cell(
         ids = torch.tensor([next(row for row in rows if len(row) == PROFILE_TOKENS)])
         save_file({"ids": ids, "states": profile(model, ids)}, kept)
     reference = load_file(kept)
-    from workbench.compress.quantize import stored_bytes
+    from workbench.compress.packed_model import stored_bytes
 
     cell |= {
         "seed": seed,

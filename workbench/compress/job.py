@@ -41,7 +41,7 @@ def settings(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: for a setting that does not exist or cannot work.
     """
-    from workbench.compress.quantize import METHODS, check_arguments, usual_bits
+    from workbench.compress.quantizers import METHODS, check_arguments, usual_bits
 
     unknown = sorted(set(config) - set(DEFAULTS))
     if unknown:
@@ -66,7 +66,7 @@ def calibration(full: dict[str, Any], tokenizer) -> list[Tensor] | None:
     They come from the training part of the split by document (all of a text with fewer than three documents), so that
     what `compare` measures on was not trained on.
     """
-    from workbench.compress.quantize import NEED_TEXT
+    from workbench.compress.quantizers import NEED_TEXT
 
     if full["method"] not in NEED_TEXT:
         return None
@@ -94,7 +94,8 @@ def run(run_context: RunContext) -> dict[str, Any]:
     """
     full = settings(run_context.config)
     from workbench import models
-    from workbench.compress.quantize import quantize_model, stored_bytes
+    from workbench.compress.packed_model import stored_bytes
+    from workbench.compress.quantize import quantize_model
 
     def report(done: float, total: float, text: str) -> None:
         if run_context.should_stop():
@@ -159,7 +160,7 @@ def forecast(config: dict[str, Any]) -> dict[str, Any]:
 
     from workbench import models
     from workbench.compress.nf4 import TABLES
-    from workbench.compress.quantize import NEED_TEXT
+    from workbench.compress.quantizers import NEED_TEXT
     from workbench.compress.records import float_bits_per_weight, integer_bits_per_weight
     from workbench.compress.rtn import resolve_group
     from workbench.compress.targets import find_targets, sizes

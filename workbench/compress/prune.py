@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from workbench.compress._meter import Meter
 from workbench.compress.gptq import Hessian
 from workbench.compress.masks import SCOPES, UNSTRUCTURED, check_fits, check_sparsity, parse_pattern
+from workbench.compress.packed_model import stored_bytes
 from workbench.compress.pruners import prune_magnitude, prune_random
-from workbench.compress.quantize import stored_bytes
 from workbench.compress.sparsegpt import prune_sparsegpt
 from workbench.compress.targets import check_dense, check_finite, find_targets, matrix, set_matrix, sizes
 from workbench.compress.walk import find_blocks, walk

@@ -20,7 +20,7 @@ class Variant:
     @property
     def seeded(self) -> bool:
         """Whether the calibration sample decides it."""
-        from workbench.compress.quantize import NEED_TEXT
+        from workbench.compress.quantizers import NEED_TEXT
 
         return self.method in NEED_TEXT
 
@@ -31,7 +31,7 @@ def parse(name: str) -> Variant:
     Raises:
         UserError: for a method or a width that does not exist.
     """
-    from workbench.compress.quantize import METHODS, check_arguments, usual_bits
+    from workbench.compress.quantizers import METHODS, check_arguments, usual_bits
 
     if name == BASE:
         return Variant(BASE, BASE, 16)

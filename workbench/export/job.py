@@ -199,7 +199,7 @@ def load(ready: Plan, progress: Progress) -> tuple[Any, Any, list, dict[str, Any
     text = windows(ready, tokenizer, full["samples"])
     if not full["requantize"]:
         return model, tokenizer, text, {}
-    from workbench.compress.quantize import NEED_TEXT
+    from workbench.compress.quantizers import NEED_TEXT
     from workbench.export.requantize import requantize_tuned
 
     needs = getattr(model.get_base_model().config.quantization_config, "method", "rtn") in NEED_TEXT

@@ -58,6 +58,7 @@ QUANTIZERS = {
     "awq": "triangle-up",
     "efficientqat": "pentagon",
     "fp": "hexagon",
+    "int": "cross",  # int8-mixed
 }
 MARKERS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "hexagon", "star", "cross", "x")
 PATTERNS = {
@@ -127,7 +128,7 @@ def look(name: str) -> Look:
     """
     key = re.sub(r"[_\s]+", "-", str(name).strip().lower())
     last = key.rsplit("+", 1)[-1].strip("-")
-    quantized = re.fullmatch(r"([a-z]+?)-?(\d+)(?:-?bits?)?", last)
+    quantized = re.fullmatch(r"([a-z]+?)-?(\d+)(?:-?bits?|-mixed)?", last)
     if quantized and quantized[1] in {*QUANTIZERS, "nf"} and int(quantized[2]) in BITS:
         family = "nf4" if quantized[1] == "nf" else quantized[1]
         fill = BITS[int(quantized[2])]
