@@ -21,7 +21,6 @@ import copy
 from dataclasses import dataclass, field
 from typing import Any
 
-from peft.config import PeftConfig
 from peft.tuners.tuners_utils import BaseTunerLayer, _ExcludedModule, check_target_module_exists
 from peft.utils import PeftType
 from torch import nn
@@ -29,6 +28,7 @@ from torch import nn
 from workbench.adapters._bottleneck import ACTIVATIONS, Bottleneck, count
 from workbench.adapters._bottleneck_layer import BottleneckLayer, BottleneckTuner, NormDelta, matches_leaf
 from workbench.adapters._phm import require_divisible
+from workbench.adapters._placement import Placement
 from workbench.adapters._register import add_peft_type
 from workbench.adapters._sites import is_norm, role_names
 from workbench.errors import UserError, choose
@@ -43,7 +43,7 @@ add_peft_type("COMPACTER")
 
 
 @dataclass
-class CompacterConfig(PeftConfig):
+class CompacterConfig(Placement):
     """Settings of Compacter and its family. Without `target_modules` it goes where the paper puts it."""
 
     kind: str = field(
@@ -78,18 +78,10 @@ class CompacterConfig(PeftConfig):
         default=None, metadata={"help": "Layers to follow with an adapter, instead of `after`: names or a pattern."}
     )
     exclude_modules: list[str] | str | None = field(default=None, metadata={"help": "Layers and norms to leave out."})
-    layers_to_transform: list[int] | int | None = field(default=None, metadata={"help": "Only these layer numbers."})
-    layers_pattern: list[str] | str | None = field(default=None, metadata={"help": "Name of the list of layers."})
-    modules_to_save: list[str] | None = field(
-        default=None, metadata={"help": "Further modules trained in full and saved."}
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = PeftType("COMPACTER")
-        for name in ("target_modules", "exclude_modules"):
-            if isinstance(getattr(self, name), list):
-                setattr(self, name, set(getattr(self, name)))
         for name in ("reduction", "n", "phm_rank", "width"):
             value = getattr(self, name)
             if not (name == "width" and value is None) and (

@@ -20,13 +20,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from peft.config import PeftConfig
 from peft.utils import PeftType
 from torch import nn
 from torch.nn import functional as F
 
 from workbench.adapters._fastfood import Fastfood, fastfood, make_fastfood
 from workbench.adapters._linear import DeltaLinear, DeltaTuner
+from workbench.adapters._placement import Placement
 from workbench.adapters._random import GENERATOR, derive
 from workbench.adapters._register import add_peft_type
 from workbench.errors import UserError, choose
@@ -41,7 +41,7 @@ add_peft_type("SAID")
 
 
 @dataclass
-class SaidConfig(PeftConfig):
+class SaidConfig(Placement):
     """Settings of SAID and DID. Without `target_modules` it moves what peft's LoRA would."""
 
     d: int = field(default=1000, metadata={"help": "Numbers trained in the whole model. 200–20000 for most tasks."})
@@ -53,15 +53,6 @@ class SaidConfig(PeftConfig):
         default=False,
         metadata={"help": "The released code's gradient, which weighs matrices by 1/size; to repeat its numbers only."},
     )
-    target_modules: list[str] | str | None = field(
-        default=None, metadata={"help": "Layers to adapt: names, a regular expression, or all-linear."}
-    )
-    exclude_modules: list[str] | str | None = field(default=None, metadata={"help": "Layers to leave out."})
-    layers_to_transform: list[int] | int | None = field(default=None, metadata={"help": "Only these layer numbers."})
-    layers_pattern: list[str] | str | None = field(default=None, metadata={"help": "Name of the list of layers."})
-    modules_to_save: list[str] | None = field(
-        default=None, metadata={"help": "Further modules trained in full and saved."}
-    )
     bias: str = field(default="none", metadata={"help": "Biases trained as well: none, all or said_only."})
     generator: str = field(
         default=GENERATOR, metadata={"help": "How the random numbers are made; recorded, not chosen."}
@@ -70,9 +61,6 @@ class SaidConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = PeftType("SAID")
-        for name in ("target_modules", "exclude_modules"):
-            if isinstance(getattr(self, name), list):
-                setattr(self, name, set(getattr(self, name)))
         if isinstance(self.d, bool) or not isinstance(self.d, int) or self.d < 1:
             raise UserError(f"d={self.d!r} is not possible for SAID; use a whole number of at least 1.")
         choose("bias setting", self.bias, ("none", "all", "said_only"))

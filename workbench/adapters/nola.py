@@ -23,12 +23,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from peft.config import PeftConfig
 from peft.utils import PeftType
 from torch import nn
 from torch.nn import functional as F
 
 from workbench.adapters._linear import DeltaLinear, DeltaTuner
+from workbench.adapters._placement import Placement
 from workbench.adapters._random import GENERATOR, KINDS, derive, piece_length, random_numbers
 from workbench.adapters._register import add_peft_type
 from workbench.errors import UserError, choose
@@ -102,7 +102,7 @@ def random_combination(
 
 
 @dataclass
-class NolaConfig(PeftConfig):
+class NolaConfig(Placement):
     """Settings of NOLA. `get_peft_model(model, NolaConfig())` adapts the attention layers peft's LoRA would."""
 
     r: int = field(
@@ -130,15 +130,6 @@ class NolaConfig(PeftConfig):
         default="zero",
         metadata={"help": "zero: starts as the base model. mean: the reference's vision variant, starts beside it."},
     )
-    target_modules: list[str] | str | None = field(
-        default=None, metadata={"help": "Layers to adapt: names, a regular expression, or all-linear."}
-    )
-    exclude_modules: list[str] | str | None = field(default=None, metadata={"help": "Layers to leave out."})
-    layers_to_transform: list[int] | int | None = field(default=None, metadata={"help": "Only these layer numbers."})
-    layers_pattern: list[str] | str | None = field(default=None, metadata={"help": "Name of the list of layers."})
-    modules_to_save: list[str] | None = field(
-        default=None, metadata={"help": "Further modules trained in full and saved."}
-    )
     bias: str = field(default="none", metadata={"help": "Biases trained as well: none, all or nola_only."})
     generator: str = field(
         default=GENERATOR, metadata={"help": "How the random numbers are made; recorded, not chosen."}
@@ -147,9 +138,6 @@ class NolaConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = PeftType("NOLA")
-        for name in ("target_modules", "exclude_modules"):
-            if isinstance(getattr(self, name), list):
-                setattr(self, name, set(getattr(self, name)))
         for name in ("r", "num_basis"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:

@@ -28,13 +28,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from peft.config import PeftConfig
 from peft.tuners.randlora.layer import UniqueBaseGrad
 from peft.utils import PeftType
 from torch import nn
 from torch.nn import functional as F
 
 from workbench.adapters._linear import DeltaLinear, DeltaTuner
+from workbench.adapters._placement import Placement
 from workbench.adapters._random import GENERATOR, derive, random_numbers
 from workbench.adapters._register import add_peft_type
 from workbench.errors import UserError, choose
@@ -89,7 +89,7 @@ def randlora_delta(b: torch.Tensor, lam: torch.Tensor, a: torch.Tensor, gamma: t
 
 
 @dataclass
-class WbRandLoraConfig(PeftConfig):
+class WbRandLoraConfig(Placement):
     """Settings of RandLoRA. Without `target_modules` it adapts what peft's LoRA would."""
 
     r: int = field(
@@ -105,15 +105,6 @@ class WbRandLoraConfig(PeftConfig):
         metadata={"help": "uniform, sparse (−1, 0, 1 with 1/6, 2/3, 1/6) or very_sparse (1/√d each)."},
     )
     seed: int = field(default=0, metadata={"help": "Seed of the random bases. Kept in the file instead of the bases."})
-    target_modules: list[str] | str | None = field(
-        default=None, metadata={"help": "Layers to adapt: names, a regular expression, or all-linear."}
-    )
-    exclude_modules: list[str] | str | None = field(default=None, metadata={"help": "Layers to leave out."})
-    layers_to_transform: list[int] | int | None = field(default=None, metadata={"help": "Only these layer numbers."})
-    layers_pattern: list[str] | str | None = field(default=None, metadata={"help": "Name of the list of layers."})
-    modules_to_save: list[str] | None = field(
-        default=None, metadata={"help": "Further modules trained in full and saved."}
-    )
     bias: str = field(default="none", metadata={"help": "Biases trained as well: none, all or wb_randlora_only."})
     generator: str = field(
         default=GENERATOR, metadata={"help": "How the random numbers are made; recorded, not chosen."}
@@ -122,9 +113,6 @@ class WbRandLoraConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = PeftType("WB_RANDLORA")
-        for name in ("target_modules", "exclude_modules"):
-            if isinstance(getattr(self, name), list):
-                setattr(self, name, set(getattr(self, name)))
         if isinstance(self.r, bool) or not isinstance(self.r, int) or self.r < 1:
             raise UserError(f"r={self.r!r} is not possible for RandLoRA; use a whole number of at least 1.")
         choose("scale", self.scale, ("paper", "peft"))

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from peft.config import PeftConfig
 from peft.tuners._buffer_dict import BufferDict
 from peft.tuners.tuners_utils import check_adapters_to_merge
 from peft.utils import PeftType
@@ -26,6 +25,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from workbench.adapters._linear import DeltaLinear, DeltaTuner
+from workbench.adapters._placement import Placement
 from workbench.adapters._random import GENERATOR, derive
 from workbench.adapters._register import add_peft_type
 from workbench.adapters._sparse_delta import Watch, budget, dense, largest, random_positions, sparse_linear
@@ -41,7 +41,7 @@ add_peft_type("SPIEL")
 
 
 @dataclass
-class SpielConfig(PeftConfig):
+class SpielConfig(Placement):
     """Settings of sparse fine-tuning. Without `target_modules` it goes where peft's LoRA would."""
 
     density: float = field(default=0.01, metadata={"help": "Share of each weight's entries that train, above 0 to 1."})
@@ -61,15 +61,6 @@ class SpielConfig(PeftConfig):
     initial_rate: float = field(default=0.2, metadata={"help": "Share of deltas that may move, falling to 0."})
     schedule: str = field(default="linear", metadata={"help": "How that share falls: linear or cosine."})
     seed: int = field(default=0, metadata={"help": "Seed of the first positions."})
-    target_modules: list[str] | str | None = field(
-        default=None, metadata={"help": "Layers to adapt: names, a regular expression, or all-linear."}
-    )
-    exclude_modules: list[str] | str | None = field(default=None, metadata={"help": "Layers to leave out."})
-    layers_to_transform: list[int] | int | None = field(default=None, metadata={"help": "Only these layer numbers."})
-    layers_pattern: list[str] | str | None = field(default=None, metadata={"help": "Name of the list of layers."})
-    modules_to_save: list[str] | None = field(
-        default=None, metadata={"help": "Further modules trained in full and saved."}
-    )
     bias: str = field(default="none", metadata={"help": "Biases trained as well: none, all or spiel_only."})
     generator: str = field(
         default=GENERATOR, metadata={"help": "How the first positions are drawn; recorded, not chosen."}
@@ -78,9 +69,6 @@ class SpielConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = PeftType("SPIEL")
-        for name in ("target_modules", "exclude_modules"):
-            if isinstance(getattr(self, name), list):
-                setattr(self, name, set(getattr(self, name)))
         if not 0 < self.density <= 1:
             raise UserError(f"density={self.density!r} must lie above 0 and at most at 1; 0.001–0.05 for most tasks.")
         if self.num_weights is not None and self.like_lora_rank is not None:

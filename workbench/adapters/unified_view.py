@@ -24,7 +24,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from peft.config import PeftConfig
 from peft.utils import PeftType
 from torch import nn
 
@@ -32,6 +31,7 @@ from workbench.adapters._bottleneck import Bottleneck, count
 from workbench.adapters._bottleneck_layer import BottleneckLayer, BottleneckTuner, matches_leaf
 from workbench.adapters._design import Delta, designs
 from workbench.adapters._heads import HeadBlock, attach_heads, head_shape, release_heads
+from workbench.adapters._placement import Placement
 from workbench.adapters._register import add_peft_type
 from workbench.adapters._sites import role_names, settle_targets, sites
 from workbench.errors import UserError, choose
@@ -47,7 +47,7 @@ add_peft_type("UNIFIED")
 
 
 @dataclass
-class UnifiedConfig(PeftConfig):
+class UnifiedConfig(Placement):
     """Settings of one point, or several, of the unified design space."""
 
     design: str = field(
@@ -58,12 +58,6 @@ class UnifiedConfig(PeftConfig):
     r: int = field(default=16, metadata={"help": "Width of the bottleneck, or rank. Paper: 16, 512 for generation."})
     s: float = field(default=2.0, metadata={"help": "Scale of scaled designs. Paper: 2, 4 for generation."})
     deltas: list[dict] | None = field(default=None, metadata={"help": "Rows of the design table, with design=own."})
-    exclude_modules: list[str] | str | None = field(default=None, metadata={"help": "Layers to leave out."})
-    layers_to_transform: list[int] | int | None = field(default=None, metadata={"help": "Only these layer numbers."})
-    layers_pattern: list[str] | str | None = field(default=None, metadata={"help": "Name of the list of layers."})
-    modules_to_save: list[str] | None = field(
-        default=None, metadata={"help": "Further modules trained in full and saved."}
-    )
     target_modules: list[str] | str | None = field(
         default=None, metadata={"help": "Found by the method; recorded, not chosen."}
     )
@@ -71,9 +65,6 @@ class UnifiedConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = PeftType("UNIFIED")
-        for name in ("target_modules", "exclude_modules"):
-            if isinstance(getattr(self, name), list):
-                setattr(self, name, set(getattr(self, name)))
         if (self.design == "own") != (self.deltas is not None):
             raise UserError("Give rows in `deltas` together with design='own', and no rows with a named design.")
         if self.deltas is not None:

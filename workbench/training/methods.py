@@ -158,8 +158,12 @@ def _plain(value: Any) -> Any:
 
 
 def _arguments(config_cls: type, changed: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    from workbench.adapters._placement import Placement
+
     found = []
-    for field in dataclasses.fields(config_cls):
+    fields = dataclasses.fields(config_cls)
+    places = {field.name for field in dataclasses.fields(Placement)} if issubclass(config_cls, Placement) else set()
+    for field in sorted(fields, key=lambda field: field.name in places):  # what is inherited comes last
         if field.name in _HIDDEN or not field.init:
             continue
         default = field.default
