@@ -39,7 +39,7 @@ def submit(job: str, config: dict, name: str) -> dict:
     """Put a job in the queue.
 
     Args:
-        job: finetune, forecast, quantize, compare, reproduce or demo.
+        job: finetune, forecast, quantize, prune, export, compare, grid, reproduce, demo, reconstruct or edit.
         config: its settings; models and data by their names or keys, never by path.
         name: a name to find the run by; empty for none.
     """

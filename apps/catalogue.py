@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ def _key() -> str:
 
     package = Path(workbench.__file__).parent
     sources = [*package.glob("adapters/*.py"), *package.glob("training/methods.py"), *package.glob("compress/*.py")]
+    sources += [package / "methods.py", Path(__file__)]
     stamps = sorted((p.name, p.stat().st_mtime_ns) for p in sources)
     versions = machine.versions("peft", "transformers", "torch")
     return hashlib.sha256(repr((__version__, versions, stamps)).encode()).hexdigest()[:16]
@@ -31,20 +33,22 @@ def _key() -> str:
 
 @functools.cache
 def methods(kind: str = "adapter") -> dict[str, dict[str, Any]]:
-    """Name → record of everything of one kind: adapter, quantizer, law or schedule."""
+    """Name → record of everything of one kind: adapter, quantizer, pruner, law or schedule."""
     return {record["name"]: record for record in everything() if record["kind"] == kind}
 
 
 @functools.cache
 def everything() -> list[dict[str, Any]]:
-    """What `workbench methods --json` prints."""
+    """What `workbench methods --json` prints, and the pruners."""
     path = home() / "app-methods" / f"{_key()}.json"
     if path.is_file():
         return json.loads(path.read_text(encoding="utf-8"))
     ready()
+    from workbench.compress.prune import PRUNERS
     from workbench.methods import list_all
 
-    found = json.loads(json.dumps(list_all(), default=str))
+    pruners = [{"kind": "pruner", "name": name, "help": words} for name, (_, words) in PRUNERS.items()]
+    found = json.loads(json.dumps([*list_all(), *pruners], default=str))
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_suffix(f".{os.getpid()}")
     half.write_text(json.dumps(found), encoding="utf-8")
@@ -69,10 +73,15 @@ def ready() -> None:
         peft.PeftModel  # noqa: B018 - the import is what is wanted
 
 
-def warm() -> threading.Thread:
-    """Import what the first click needs, beside the serving of the first page."""
+def warm(wait: float = 1.5) -> threading.Thread:
+    """Import what the first click needs, after the first page has been served.
+
+    Args:
+        wait: seconds before it begins, so that it takes no time from that page.
+    """
 
     def work() -> None:
+        time.sleep(wait)
         ready()
         everything()
 

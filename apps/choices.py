@@ -23,6 +23,7 @@ from workbench.paths import runs_root
 from workbench.runs import Run, Store
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".txt", ".md", ".parquet")
+DOOR = (*SUFFIXES, ".ply", ".obj", ".xyz", ".pts")  # what any page takes: texts, tables, clouds of points
 KEPT_BYTES = 2_000_000_000  # of all uploads together
 HUB = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 HUB_DATA = re.compile(HUB.pattern + r"(?::[\w.-]{1,96})?(?:#[\w.\[\]:%-]{1,96})?")
@@ -38,7 +39,7 @@ def made_by(run: Run) -> dict[str, Path]:
         folder = run.directory / "models"
         names = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
         return {name: folder / name for name in names if not name.startswith(".")}
-    folder = {"finetune": "tuned", "quantize": "packed"}.get(run.job)
+    folder = {"finetune": "tuned", "quantize": "packed", "prune": "pruned"}.get(run.job)
     return {"": run.directory / folder} if folder and (run.directory / folder).is_dir() else {}
 
 
@@ -179,16 +180,29 @@ def keep_upload(path: str | Path) -> str:
     return f"upload:{digest}/{name}"
 
 
-def check_type(name: str) -> None:
-    """Refuse a file whose ending is not that of text or a table.
+def for_page(sentence: str) -> str:
+    """A complaint about data as a page says it: without the folder of uploads, and with the page's form in place of options."""
+    text = re.sub(re.escape(f"{upload_folder()}{os.sep}") + r"[0-9a-f]{12}[/\\]", "", sentence)
+    text = re.sub(
+        r" or say which to use, for example columns=.*", " or choose one under “What is a row?”.", text, flags=re.S
+    )
+    return re.sub(r" Else name them: --column .*", " Else choose them under “More” below the law.", text, flags=re.S)
+
+
+def check_type(name: str, endings: tuple[str, ...] = SUFFIXES) -> None:
+    """Refuse a file whose ending is none of those a page takes.
+
+    Args:
+        name: of the file.
+        endings: texts and tables, or everything that some page takes (`DOOR`).
 
     Raises:
         UserError: with the endings that are taken.
     """
     suffix = Path(name).suffix.lower()
-    if suffix not in SUFFIXES:
+    if suffix not in endings:
         raise UserError(
-            f"{Path(name).name[:80]} ends in {suffix or 'nothing'}; the app takes text and tables: {', '.join(SUFFIXES)}."
+            f"{Path(name).name[:80]} ends in {suffix or 'nothing'}; the app takes text and tables: {', '.join(endings)}."
         )
 
 
@@ -196,8 +210,10 @@ def check_content(path: Path) -> None:
     """Refuse a file whose content is not what its ending says.
 
     Raises:
-        UserError: binary content under a text ending, or a .parquet file that is none.
+        UserError: nothing in it, binary content under a text ending, or a .parquet file that is none.
     """
+    if not path.stat().st_size:
+        raise UserError(f"{path.name} is empty; give a file with data.")
     with path.open("rb") as file:
         start = file.read(65_536)
     if path.suffix.lower() == ".parquet":

@@ -10,18 +10,18 @@ from workbench.runs import Run
 from . import drawing, live
 
 CELL = """from workbench.figures import curve_rows, curves
-from workbench.runs import Store
+from workbench.runs import Store, merge
 import pandas as pd
 
-runs = [Store().get(id) for id in {ids!r}]
-rows = [curve_rows(run.metrics(), run.name or run.id, run.config.get("method", "")) for run in runs]
-curves(pd.concat(rows), log={log}, unit={unit!r})"""
+runs = {{name: Store().get(id) for name, id in {ids!r}.items()}}
+rows = [curve_rows(merge(run.metrics()), name, run.config.get("method", "lora")) for name, run in runs.items()]
+curves(pd.concat(rows), log={log}, switch=False, unit={unit!r})"""
 
 
 def rows_of(runs: list[Run]) -> pd.DataFrame:
     """Tidy rows of all runs, the first one last so that it is drawn on top."""
     parts = [
-        curve_rows(live.metrics(run), name, live.config(run).get("method", ""))
+        curve_rows(live.metrics(run), name, live.config(run).get("method", "lora"))
         for name, run in reversed(list(live.names(runs).items()))
     ]
     return pd.concat(parts) if parts else curve_rows([], "")
@@ -33,5 +33,6 @@ def payload(runs: list[Run], log: bool = False) -> str:
     classes = any("eval_accuracy" in row for run in runs for row in live.metrics(run))
     unit = "nats per row" if classes else "nats per token"
     fig = curves(rows, log=log, switch=False, unit=unit)
-    cell = CELL.format(ids=[run.id for run in runs], log=log, unit=unit) if runs else ""
+    ids = {name: run.id for name, run in reversed(list(live.names(runs).items()))}
+    cell = CELL.format(ids=ids, log=log, unit=unit) if runs else ""
     return drawing.payload(fig, name="curves", cell=cell, rows=rows)

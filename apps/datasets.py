@@ -54,9 +54,12 @@ def check(key: str, kind: str | None, columns: dict[str, str] | None, model: str
     from workbench import data
     from workbench.models import load_tokenizer
 
-    examples = data.load(choices.data_place(key), kind=kind or None, columns=columns)
+    try:
+        examples = data.load(choices.data_place(key), kind=kind or None, columns=columns)
+    except UserError as error:
+        raise UserError(choices.for_page(str(error))) from error
     report = examples.report
-    text = html.note(f"{examples.kind}. {report.sentence()}", "caution" if report.problems else "good")
+    text = html.note(f"Read as {examples.kind}. {report.sentence()}", "caution" if report.problems else "good")
     if report.problems:
         rows = [(p.place, p.column, p.reason, p.fix) for p in report.problems[:PROBLEMS]]
         text += html.table(("Where", "Column", "What is wrong", "What repairs it"), rows, label="Rows left out")

@@ -120,11 +120,24 @@ def from_command(command: Any, names: Sequence[str], more: Iterable[str] = ()) -
     found = []
     for name in names:
         option = options[name]
-        default = option.default
-        kind = next(
-            (word for cls, word in ((bool, "bool"), (int, "int"), (float, "float")) if isinstance(default, cls)), "text"
+        default = option.default if isinstance(option.default, (bool, int, float, str)) else None
+        kinds = ((bool, "bool"), (int, "int"), (float, "float"))
+        kind = next((word for cls, word in kinds if isinstance(default, cls)), "text")
+        if default is None and option.type.name.startswith("integer"):
+            kind = "int"
+        choices = tuple((str(one), one) for one in getattr(option.type, "choices", ()))
+        found.append(
+            Field(
+                name,
+                "choice" if choices else kind,
+                default,
+                option.help or "",
+                choices,
+                name in more,
+                _words(name),
+                optional=default is None and kind == "int",
+            )
         )
-        found.append(Field(name, kind, default, option.help or "", more=name in more, label=_words(name)))
     return found
 
 

@@ -68,6 +68,7 @@ def table(
     label: str,
     tied: set[tuple[int, int]] = frozenset(),
     selected: int | None = None,
+    groups: Mapping[int, str] | None = None,
 ) -> str:
     """A table that scrolls inside its frame.
 
@@ -77,6 +78,7 @@ def table(
         label: what the table shows, for screen readers.
         tied: (row, column) of cells that are tied with the best.
         selected: index of the row that is shown elsewhere on the page.
+        groups: index of a row → heading above it.
     """
     rows = [list(row) for row in rows]
     numeric = [
@@ -88,9 +90,17 @@ def table(
     )
     body = []
     for r, row in enumerate(rows):
+        if groups and r in groups:
+            body.append(
+                f'<tr class="wb-group"><th scope="rowgroup" colspan="{len(columns)}">{escape(groups[r])}</th></tr>'
+            )
         cells = [f'<th scope="row">{cell(row[0])}</th>']
         for i, value in enumerate(row[1:], 1):
-            css = " ".join(filter(None, ["wb-n" if numeric[i] else "", "wb-tied" if (r, i) in tied else ""]))
+            short = (
+                isinstance(value, str) and len(value) < 18 and value[:1].isdigit()
+            )  # a number never parts from its unit
+            marks = ("wb-n" if numeric[i] else "", "wb-short" if short else "", "wb-tied" if (r, i) in tied else "")
+            css = " ".join(filter(None, marks))
             cells.append(f'<td class="{css}">{cell(value)}</td>' if css else f"<td>{cell(value)}</td>")
         body.append(f"<tr{' aria-selected=true' if r == selected else ''}>{''.join(cells)}</tr>")
     return (

@@ -23,9 +23,13 @@ from . import choices, html
 
 JOBS = {
     "finetune": "Fine-tuning", "quantize": "Compression", "compare": "Comparison", "demo": "Demo",
-    "reproduce": "Paper", "forecast": "Forecast", "selftest": "Self-test",
+    "reproduce": "Paper", "forecast": "Forecast", "selftest": "Self-test", "prune": "Pruning", "export": "Export",
+    "grid": "Grid", "reconstruct": "Reconstruction", "edit": "Edit",
 }  # fmt: skip
-PAGES = {"finetune": "finetune", "quantize": "compress", "compare": "compare", "reproduce": "papers"}
+PAGES = {
+    "finetune": "finetune", "quantize": "compress", "prune": "compress", "export": "compress", "compare": "compare",
+    "grid": "compare", "reproduce": "papers", "reconstruct": "shapes", "edit": "edit",
+}  # fmt: skip
 AGE = 0.5  # seconds a snapshot serves
 
 
@@ -108,6 +112,15 @@ def describe(run: Run) -> str:
     elif run.job == "quantize":
         method, bits = c.get("method", "gptq"), c.get("bits", 4)
         words = [method if method in ("nf4", "fp4") else f"{method}-{bits}", model]
+    elif run.job == "prune":
+        words = [pruned(c), model]
+    elif run.job == "grid":
+        words = [
+            f"{len(c.get('methods', []))} methods × {c.get('seeds', 3)} seeds",
+            *map(choices.shown, c.get("models", [])[:1]),
+        ]
+    elif run.job == "export":
+        words = [str(c.get("to", "")), model]
     elif run.job == "compare":
         words = [f"{len(c.get('models', []))} models", str(choices.shown(c.get("data", "")))]
     elif run.job == "reproduce":
@@ -115,6 +128,13 @@ def describe(run: Run) -> str:
     else:
         words = [JOBS.get(run.job, run.job), model]
     return " · ".join([*filter(None, map(str, words)), at])
+
+
+def pruned(c: dict[str, Any]) -> str:
+    """`wanda 50 %` or `magnitude 2:4` of a pruning's settings; what was retrained stands behind it."""
+    pattern = c.get("pattern", "unstructured")
+    share = f"{100 * c.get('sparsity', 0.5):g} %" if pattern == "unstructured" else pattern
+    return f"{c.get('method', 'wanda')} {share}" + (f" + {', '.join(c['retrain'])}" if c.get("retrain") else "")
 
 
 def link(run: Run) -> str:
@@ -140,7 +160,8 @@ def header(snap: Snapshot) -> str:
     """The header's status: what works now and how many wait; else what this machine is."""
     from workbench import machine
 
-    hardware = f"{machine.cores()} cores · {machine.memory_bytes() / 1e9:.0f} GB"
+    cores = machine.cores()
+    hardware = f"{cores} core{'s' * (cores > 1)} · {machine.memory_bytes() / 1e9:.0f} GB"
     parts = [f'<span class="wb-hardware" title="{escape(machine.processor())}">{hardware}</span>']
     if snap.trouble:
         parts.append(f'<span class="wb-state wb-failed">{escape(snap.trouble)}</span>')

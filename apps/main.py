@@ -108,5 +108,6 @@ def launch(host: str, port: int, auth: tuple[str, str] | None, browser: bool) ->
     empty = home() / "app"
     empty.mkdir(parents=True, exist_ok=True)
     os.chdir(empty)
+    blocks.launch(server_port=port, inbrowser=browser, prevent_thread_lock=True, **options(host, auth))
     catalogue.warm()
-    blocks.launch(server_port=port, inbrowser=browser, **options(host, auth))
+    blocks.block_thread()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from workbench.figures import formats
@@ -63,14 +62,18 @@ def readable(run: Run) -> dict[str, str]:
 
 def named(run: Run) -> list[dict[str, Any]]:
     """`rows` with readable names and, for the look of figures, the method of each model."""
-    words = readable(run)
-    places = live.config(run).get("models", [])
+    words, methods = readable(run), looks(run)
+    return [
+        {**row, "name": words.get(row["name"], row["name"]), "method": methods.get(row["name"], "")}
+        for row in rows(run)
+    ]
+
+
+def looks(run: Run) -> dict[str, str]:
+    """The comparison's short names → the method that decides a model's look."""
     from workbench.evaluation.job import labels
 
-    looks = {name: look_of(place) for name, place in labels(places).items()}
-    return [
-        {**row, "name": words.get(row["name"], row["name"]), "method": looks.get(row["name"], "")} for row in rows(run)
-    ]
+    return {name: look_of(place) for name, place in labels(live.config(run).get("models", [])).items()}
 
 
 def look_of(place: str) -> str:
@@ -83,7 +86,7 @@ def look_of(place: str) -> str:
     if run.job == "quantize":
         method = config.get("method", "gptq")
         return method if method in ("nf4", "fp4") else f"{method}-{config.get('bits', 4)}"
-    return part or config.get("method", "lora")
+    return part or config.get("method", "wanda" if run.job == "prune" else "lora")
 
 
 def table(run: Run) -> str:
@@ -102,11 +105,38 @@ def table(run: Run) -> str:
     return html.table(head, lines, label="Comparison", tied=tied) + f'<p class="wb-small wb-muted">{note}</p>'
 
 
-def disk(place: str) -> int | None:
-    """Bytes of a model on disk, where its files are here."""
-    from workbench.evaluation import disk_bytes
-    from workbench.models import resolve
+def paired(run: Run) -> str:
+    """Each model against the reference: difference, p, and p corrected for the number of tests."""
+    result = run.result() or {}
+    if not result.get("tests"):
+        return ""
+    words = readable(run)
+    units = {"loss": "nats per token", "accuracy": "share right"}
+    rows = [
+        (
+            words.get(t["name"], t["name"]),
+            f"{t['measure']} ({units.get(t['measure'], '')})",
+            t["difference"],
+            t["p"],
+            t["p_holm"],
+        )
+        for t in result["tests"]
+    ]
+    budget = result.get("budget", {})
+    same = (
+        f"The same for all: {formats.count(budget.get('predicted_tokens'))} held-out tokens of {budget.get('documents')} "
+        f"documents, {budget.get('items')} questions, window {budget.get('window')}, seed {budget.get('seed')}."
+    )
+    return (
+        f"<h2>Against {words.get(result['tests'][0]['reference'], 'the reference')}</h2>"
+        + html.table(("Model", "Measure", "Difference", "p", "p, corrected"), rows, label="Paired tests")
+        + f'<p class="wb-small wb-muted">{same} Sign-flip test over documents, Holm correction.</p>'
+    )
 
-    path = Path(place)
-    found = path if path.is_dir() else resolve(place).path
-    return disk_bytes(found) if found is not None and found.exists() else None
+
+def disk(place: str) -> int | None:
+    """Bytes of a model on disk, where its files are here; an adapter counts with the model under it."""
+    from workbench.evaluation import disk_bytes
+    from workbench.evaluation.job import variant
+
+    return sum(disk_bytes(path) for path in variant(place).files if path.exists()) or None

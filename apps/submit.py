@@ -22,7 +22,7 @@ def submit(job: str, config: Config, name: str | None = None) -> Run:
     """Check the settings of a job and put it in the queue.
 
     Args:
-        job: finetune, forecast, quantize, compare, reproduce or demo.
+        job: one of `CHECKS`.
         config: its settings with keys in place of paths.
         name: a name to find the run by.
 
@@ -67,7 +67,7 @@ def attempt(problems: list[str], step: Callable[[], Any]) -> Any:
     try:
         return step()
     except UserError as error:
-        problems.append(str(error))
+        problems.append(choices.for_page(str(error)))
         return None
 
 
@@ -84,6 +84,47 @@ def quantize(config: Config) -> Config:
     return full
 
 
+def prune(config: Config) -> Config:
+    """Settings of a pruning, with places for its keys."""
+    from workbench import models
+    from workbench.compress.job import is_adapter
+    from workbench.compress.prune_job import settings
+
+    full = settings(config)
+    full["model"] = choices.model_place(full["model"])
+    full["data"] = choices.data_place(full["data"])
+    if not is_adapter(full["model"]):
+        models.resolve(full["model"])
+    return full
+
+
+def reconstruct(config: Config) -> Config:
+    """Settings of a reconstruction; its cloud is a key of `clouds`, or a generated shape."""
+    from workbench.geometry import job
+
+    from . import clouds
+
+    place = clouds.settings(str(config["cloud"])) if config.get("cloud") else {}
+    full = job.check({**config, **place})
+    if full["cloud"] is not None:
+        job.cloud_of(full)
+    return full
+
+
+def edit(config: Config) -> Config:
+    """Settings of an edit of a drawn scene."""
+    from workbench.vision import job
+
+    return job.check(config)
+
+
+def export(config: Config) -> Config:
+    """Settings of an export, with places for its keys."""
+    from . import exports
+
+    return exports.settings(config)
+
+
 def compare(config: Config) -> Config:
     """Settings of a comparison, with places for its keys."""
     from workbench.evaluation.job import DEFAULTS, check, labels, variant
@@ -94,6 +135,13 @@ def compare(config: Config) -> Config:
     for place in labels(full["models"]).values():
         variant(place)
     return full
+
+
+def grid(config: Config) -> Config:
+    """Settings of a grid, with places for the keys of models and data; sizes are solved when it starts."""
+    from . import grids
+
+    return grids.check(config)
 
 
 def reproduce(config: Config) -> Config:
@@ -132,7 +180,12 @@ CHECKS: dict[str, Callable[[Config], Config]] = {
     "finetune": finetune,
     "forecast": finetune,
     "quantize": quantize,
+    "prune": prune,
+    "export": export,
+    "reconstruct": reconstruct,
+    "edit": edit,
     "compare": compare,
+    "grid": grid,
     "reproduce": reproduce,
     "demo": demo,
 }

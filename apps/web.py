@@ -17,7 +17,7 @@ from typing import Any
 
 from workbench.errors import UserError
 from workbench.figures import style
-from workbench.figures.palette import DARK_OF
+from workbench.figures.palette import DARK_OF, LIGHT
 
 from . import choices, theme
 from .frame import MARK
@@ -49,7 +49,9 @@ def stamp() -> str:
 def head() -> str:
     """What the page's head gains."""
     mark = stamp()
-    shared = {"pairs": DARK_OF, "config": style.CONFIG, "plotly": f"workbench/plotly.js?{mark}"}
+    shared = {
+        "pairs": DARK_OF, "ground": LIGHT["ground"], "config": style.CONFIG, "plotly": f"workbench/plotly.js?{mark}",
+    }  # fmt: skip
     icon = MARK.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ').replace("currentColor", "%230B6E6E")
     return (
         f'<link rel="icon" href="data:image/svg+xml,{escape(icon)}"><style>{theme.tokens()}</style>'
@@ -119,7 +121,8 @@ class Guard:
                 tail = tail[-_OVERLAP:] + message.get("body", b"")
                 for part in _PART.finditer(tail):
                     try:
-                        choices.check_type((part["quoted"] or part["bare"] or b"").decode("utf-8", "replace"))
+                        name = (part["quoted"] or part["bare"] or b"").decode("utf-8", "replace")
+                        choices.check_type(name, choices.DOOR)
                     except UserError as error:
                         raise Refused(str(error)) from error
             return message

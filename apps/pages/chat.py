@@ -172,7 +172,7 @@ def conversation(keys: list[str], turns: list[dict[str, Any]], busy: str = "") -
             if got is not None:
                 mark = f" · weights <code>{got['print']}</code>" if got["print"] else ""
                 says.append(
-                    f'<div class="wb-say wb-it">{escape(got["text"]) or "<i>(nothing)</i>"}'
+                    f'<div class="wb-say wb-it">{escape(got["text"]) or "<i>(ended at once)</i>"}'
                     f"<small>{escape(got['note'])}{mark}</small></div>"
                 )
             elif turn is turns[-1]:

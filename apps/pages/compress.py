@@ -1,28 +1,27 @@
-"""Compress: fewer bits a weight, several settings at once, and what each costs in size, quality and speed."""
+"""Compress: fewer bits a weight or fewer weights, several settings at once, and what each costs in size, quality and speed."""
 
 from __future__ import annotations
 
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import pandas as pd
 
-from workbench.commands.jobs import quantize
 from workbench.errors import UserError
-from workbench.figures import formats, layers, weight_rows, weights
-from workbench.progress import span
+from workbench.figures import formats, layers, weights
 from workbench.runs import Run, Store
 
-from .. import cache, catalogue, choices, drawing, fields, html, live, measured, submit, variants
+from .. import catalogue, choices, drawing, exports, fields, html, live, measured, shrinking, submit, variants
 from ..frame import Frame, Page, box, step
 
-PAGE = Page("Compress", "compress", "Store weights in fewer bits and see what it costs, layer by layer.", "Work", 1)
-NAMES = ("group_size", "symmetric", "data", "samples", "window", "seed")
-FORM = fields.from_command(quantize, NAMES, more=("samples", "window", "seed"))
-BITS = [(str(bits), bits) for bits in (8, 4, 3, 2)]
-OPTIONS = {option.name: option.help for option in quantize.params}
+PAGE = Page(
+    "Compress", "compress", "Store fewer bits or fewer weights and see what it costs, layer by layer.", "Work", 1
+)
+BITS, WEIGHTS = shrinking.BITS, shrinking.WEIGHTS
+HEAD = (
+    "Variant", "Bits a weight", "Zeros", "On disk", "Worst layer", "Perplexity", "Accuracy", "Tokens/s", "Time",
+)  # fmt: skip
 NOTHING = "One row for each compressed variant appears here. Choose a model and press Start."
 
 
@@ -37,20 +36,29 @@ def build(frame: Frame) -> None:
             )  # fmt: skip
             step(2, "Method")
             method = gr.Dropdown(
-                [("gptq", "gptq")], value="gptq", allow_custom_value=True, label="Method", info=OPTIONS["method"]
-            )
-            about = box()
-            bits = gr.CheckboxGroup(
-                BITS, value=[4], label="Bits",
-                info="Bits per weight. Fewer is smaller and worse. Several start one run each. Usual: 4.",
+                [("gptq · fewer bits", "gptq")], value="gptq", allow_custom_value=True, label="Method",
+                info="Fewer bits make a smaller file. Fewer weights keep the file and make its zeros.",
             )  # fmt: skip
-            step(3, "Settings")
-            form = fields.component(FORM)
+            about = box()
+            step(3, "How far")
+            levels, forms, parts = [], [], []
+            for way in (BITS, WEIGHTS):
+                with gr.Column(visible=way is BITS) as part:
+                    levels.append(gr.CheckboxGroup(way.levels, value=way.usual, label=way.label, info=way.info))
+                    forms.append(fields.component(way.form))
+                parts.append(part)
+            step(4, "Take it elsewhere")
+            to = gr.Dropdown(
+                exports.CHOICES, value="gguf-q8_0", label="Format",
+                info="Of the run in view, else of the model above. The file is read back and compared before it is offered.",
+            )  # fmt: skip
+            export = gr.Button("Check this export")
         with gr.Column(elem_classes="wb-see"):
             card = box(html.empty(NOTHING))
             with gr.Row(elem_classes="wb-row"):
                 stop = gr.Button("Stop", visible=False)
                 resume = gr.Button("Resume this run", visible=False)
+                take = gr.DownloadButton("Download the checked export", visible=False)
             listing = box()
             with gr.Row(elem_classes="wb-row"):
                 measure = gr.Button("Measure quality and speed")
@@ -65,19 +73,20 @@ def build(frame: Frame) -> None:
         start = gr.Button("Start compressing", variant="primary")
         ask = gr.Button("Forecast size and memory")
         said = box()
-    asked = [model, method, bits, form]
+    asked = [model, method, *levels, *forms]
     loaded = frame.on(
         frame.blocks.load, lists, [model], [model, method], queue=True, js="() => [workbench.parameter('model')]"
     )
-    frame.on(loaded.then, explain, method, about)
-    frame.on(method.change, explain, method, about)
-    frame.on(start.click, begin, asked, [frame.run, said, form])
-    frame.on(ask.click, estimate, asked, [said, form], gate=True, progress="minimal")
+    frame.on(loaded.then, explain, method, [about, *parts])
+    frame.on(method.change, explain, method, [about, *parts])
+    frame.on(start.click, begin, asked, [frame.run, said, *forms])
+    frame.on(ask.click, estimate, asked, [said, *forms], gate=True, progress="minimal")
     frame.on(stop.click, halt, frame.run, None)
     frame.on(resume.click, go_on, frame.run, None)
+    frame.on(export.click, begin_export, [model, to, frame.run], [frame.run, said], progress="minimal")
     frame.on(measure.click, compare, [model, frame.run], said)
-    frame.on(count.click, histogram, [frame.run, layer], spread, gate=True, progress="minimal")
-    frame.follow(live.stamp, show_run, [frame.run], [card, stop, resume, layer])
+    frame.on(count.click, variants.histogram, [frame.run, layer], spread, gate=True, progress="minimal")
+    frame.follow(live.stamp, show_run, [frame.run], [card, stop, resume, layer, take])
     frame.follow(stamp_variants, show_variants, [model, frame.run], [listing, errors])
 
 
@@ -88,66 +97,68 @@ def lists(asked: str) -> tuple[Any, Any]:
     """What can be chosen now; the address may name the model."""
     made = choices.run_models([run for run, _ in live.snapshot().runs if run.job in ("finetune", "demo")], live.title)
     known = choices.base_models() + made
-    methods = [(name, name) for name in catalogue.methods("quantizer")]
+    methods = [(f"{name} · fewer bits", name) for name in catalogue.methods("quantizer")]
+    methods += [(f"{name} · fewer weights", name) for name in catalogue.methods("pruner")]
     keys = {key for _, key in known}
     return gr.update(choices=known, value=asked if asked in keys else "tiny-lm"), gr.update(choices=methods)
 
 
-def explain(method: str) -> str:
-    """What a method does."""
-    record = catalogue.methods("quantizer").get(method)
-    if record is None:
-        return html.note(f"There is no method called {method!r}.", "bad")
-    return f'<p class="wb-help">{escape(record["help"])}</p>'
-
-
-def collect(model: str, method: str, bits: list[int], form: str) -> list[dict[str, Any]]:
-    """One set of settings for each number of bits.
-
-    Raises:
-        UserError: nothing chosen, or values that cannot be read.
-    """
-    values = fields.read(FORM, form)
-    values["group_size"] = values["group_size"] or None
-    if method in ("nf4", "fp4"):
-        bits = [4]
-    if not bits:
-        raise UserError("No number of bits is chosen; tick at least one.")
-    return [{"model": model, "method": method, "bits": int(b), **values} for b in bits]
-
-
-def begin(model: str, method: str, bits: list[int], form: str) -> tuple[Any, str, str]:
-    """Submit one run for each number of bits; the first is shown."""
+def explain(method: str) -> tuple[str, Any, Any]:
+    """What a method does, and the part of the form that is its own."""
     try:
-        settings = collect(model, method, bits, form)
-        for one in settings:
-            submit.quantize(one)
-        runs = [submit.submit("quantize", one) for one in settings]
+        way = shrinking.way_of(method)
     except UserError as error:
-        return gr.skip(), html.note(str(error), "bad"), marked(error, form)
-    return runs[0].id, "", fields.payload(FORM, fields.typed(form))
+        return html.note(str(error), "bad"), gr.skip(), gr.skip()
+    record = catalogue.methods("quantizer").get(method) or catalogue.methods("pruner")[method]
+    words = f'<p class="wb-help">{escape(record["help"])}</p>'
+    return words, gr.update(visible=way is BITS), gr.update(visible=way is WEIGHTS)
 
 
-def marked(error: UserError, form: str) -> str:
-    """The form with the complaint at its field."""
-    found = getattr(error, "errors", None) or fields.by_name([str(error)], FORM)[0]
-    return fields.payload(FORM, fields.typed(form), found)
+def attempt(
+    model: str, method: str, bits: list[str], shares: list[str], bits_form: str, weights_form: str
+) -> tuple[list[dict[str, Any]], str, str, str]:
+    """(checked settings, what is wrong, both forms with the complaints at their fields)."""
+    forms = {BITS.job: bits_form, WEIGHTS.job: weights_form}
+    found, said, wrong = [], "", {}
+    try:
+        way = shrinking.way_of(method)
+        found = shrinking.collect(model, method, bits if way is BITS else shares, forms[way.job])
+    except UserError as error:
+        said = html.note(str(error), "bad")
+        for way in (BITS, WEIGHTS):
+            wrong[way.job] = getattr(error, "errors", None) or fields.by_name([str(error)], way.form)[0]
+    marked = [fields.payload(way.form, fields.typed(forms[way.job]), wrong.get(way.job)) for way in (BITS, WEIGHTS)]
+    return found, said, marked[0], marked[1]
 
 
-def estimate(model: str, method: str, bits: list[int], form: str) -> tuple[str, str]:
+def begin(model: str, method: str, *form: Any) -> tuple[Any, str, str, str]:
+    """Submit one run for each level; the first is shown."""
+    found, said, *marked = attempt(model, method, *form)
+    if not found:
+        return (gr.skip(), said, *marked)
+    job = shrinking.way_of(method).job
+    runs = [submit.submit(job, config) for config in found]
+    return (runs[0].id, "", *marked)
+
+
+def begin_export(model: str, to: str, id: str) -> tuple[Any, str]:
+    """Submit an export of the run in view, or of the chosen model; what the format cannot hold is refused from shapes."""
+    try:
+        run = submit.submit("export", {"model": exports.source(model, live.find(id)), "to": to})
+    except UserError as error:
+        return gr.skip(), html.note(str(error), "bad")
+    return run.id, ""
+
+
+def estimate(model: str, method: str, *form: Any) -> tuple[str, str, str]:
     """Bytes and memory from the model's shapes; no weight is read."""
-    from workbench.compress.job import forecast
-
-    try:
-        words = []
-        for one in collect(model, method, bits, form):
-            found = forecast(submit.quantize(one))
-            label = one["method"] if one["method"] in ("nf4", "fp4") else f"{one['bits']} bits"
-            words.append(f"{label}: {formats.size(found['bytes'])}, {found['bits_per_weight']:.2f} bits a weight")
-        words.append(f"up to {formats.size(found['peak_bytes'])} of memory")
-    except UserError as error:
-        return html.note(str(error), "bad"), marked(error, form)
-    return f'<p class="wb-forecast">≈ {escape("; ".join(words))}</p>', fields.payload(FORM, fields.typed(form))
+    found, said, *marked = attempt(model, method, *form)
+    if found:
+        way = shrinking.way_of(method)
+        told = [way.forecast(submit.CHECKS[way.job](config)) for config in found]
+        words = [*(words for words, _ in told), f"up to {formats.size(max(peak for _, peak in told))} of memory"]
+        said = f'<p class="wb-forecast">≈ {escape("; ".join(words))}</p>'
+    return (said, *marked)
 
 
 # ---- watching
@@ -155,27 +166,28 @@ def estimate(model: str, method: str, bits: list[int], form: str) -> tuple[str, 
 
 def family(model: str, id: str) -> tuple[str, list[Run]]:
     """The place of the model in view (that of the run, where there is one) and its compressed variants, oldest first."""
-    run = live.find(id)
-    if run is not None and run.job == "quantize":
+    run = exports.compressed(live.find(id))
+    if run is not None and run.job in shrinking.WAYS:
         place = live.config(run).get("model", "")
     else:
         try:
             place = choices.model_place(model)
         except UserError:
             return "", []
-    runs = [r for r, _ in live.snapshot().runs if r.job == "quantize" and live.config(r).get("model") == place]
+    runs = [r for r, _ in live.snapshot().runs if r.job in shrinking.WAYS and live.config(r).get("model") == place]
     return place, runs[::-1]
 
 
-def show_run(id: str) -> tuple[str, Any, Any, Any]:
-    """Card, buttons, and the layers that can be looked at."""
+def show_run(id: str) -> tuple[str, Any, Any, Any, Any]:
+    """Card, buttons, the layers that can be looked at, and the file of an export."""
     run = live.find(id)
     off = gr.update(visible=False)
-    if run is None or run.job != "quantize":
-        return html.empty(NOTHING), off, off, gr.update(choices=[])
+    if run is None or run.job not in (*shrinking.WAYS, "export"):
+        return html.empty(NOTHING), off, off, gr.update(choices=[]), off
     status = run.status
     names = [entry["name"] for entry in (run.result() or {}).get("layers", [])]
     ways = ""
+    file = exports.download(run) if run.job == "export" and status == "done" else None
     if choices.made_by(run):
         key = f"run:{run.id}"
         ways = (
@@ -183,10 +195,11 @@ def show_run(id: str) -> tuple[str, Any, Any, Any]:
             f'<a class="wb-button" href="runs?run={run.id}">Log and settings</a></p>'
         )
     return (
-        live.card(run, NOTHING) + ways,
+        live.card(run, NOTHING) + ways + (exports.report(run) if run.job == "export" else ""),
         gr.update(visible=status in ("running", "queued")),
         gr.update(visible=status in ("stopped", "interrupted", "failed")),
         gr.update(choices=names, value=names[0] if names else None),
+        gr.update(visible=file is not None, value=file),
     )
 
 
@@ -205,64 +218,25 @@ def show_variants(model: str, id: str) -> tuple[str, str]:
     newest = measured.newest(place, [run for run, _ in live.snapshot().runs])
     known = measured.cells(newest) if newest else {}
     base = known.get(place, {})
-    rows = [
-        [
-            "as it is",
-            html.Raw(html.state("done")),
-            None,
-            formats.size(measured.disk(place)),
-            None,
-            None,
-            *variants.quality(base),
-        ]
-    ]
+    size = formats.size(measured.disk(place))
+    rows = [["as it is", None, None, size, None, *variants.quality(base), None]]
     for run in runs:
-        found, packed = run.result() or {}, run.directory / "packed"
+        found, made = run.result() or {}, choices.made_by(run).get("")
         worst = max((entry["error"] for entry in found.get("layers", [])), default=None)
         done = f" {live.share(run):.0%}" if run.status == "running" else ""
+        name = f'<a href="compress?run={run.id}">{escape(variants.label(run))}</a>'
         rows.append(
             [
-                html.Raw(f'<a href="compress?run={run.id}">{escape(variants.label(run))}</a>'),
-                html.Raw(html.state(run.status) + done),
+                html.Raw(f"{name}<small>{html.state(run.status)}{done}</small>"),
                 found.get("bits_per_weight"),
-                formats.size(measured.disk(str(packed))) if packed.is_dir() else None,
+                f"{found['sparsity']:.0%}" if "sparsity" in found else None,
+                formats.size(measured.disk(str(made))) if made else None,
                 worst,
-                span(found["seconds"]) if "seconds" in found else None,
-                *variants.quality(known.get(str(packed), {})),
+                *variants.quality(known.get(str(made), {})),
+                formats.seconds(found["seconds"]) if "seconds" in found else None,
             ]
         )
-    head = (
-        "Variant",
-        "State",
-        "Bits a weight",
-        "On disk",
-        "Largest layer error",
-        "Time",
-        "Perplexity",
-        "Accuracy",
-        "Tokens/s",
-    )
-    return html.table(head, rows, label="Variants"), variants.layer_figure(runs)
-
-
-def histogram(id: str, layer: str | None) -> str:
-    """How one layer's weights are spread before and after."""
-    run = live.find(id)
-    if run is None or not layer or not choices.made_by(run):
-        raise UserError("No finished compression is in view; start one, or choose it in the table.")
-    from workbench.compress.linear import PackedLinear
-    from workbench.compress.targets import matrix
-
-    tensors = {}
-    base = str(choices.shown(live.config(run)["model"]))
-    if base.startswith("run:") and (Path(choices.model_place(base)) / "adapter_config.json").is_file():
-        base += "#merged"
-    for name, key in (("base", base), (variants.label(run), f"run:{run.id}")):
-        module = cache.MODELS.open(key).model.get_submodule(layer)
-        weight = module.dequantize() if isinstance(module, PackedLinear) else matrix(module)
-        tensors[name] = weight.float().numpy()
-    rows = weight_rows(tensors)
-    return drawing.payload(weights(rows, log=False), name="weights", rows=rows)
+    return html.table(HEAD, rows, label="Variants"), variants.layer_figure(runs)
 
 
 # ---- acting

@@ -9,6 +9,8 @@ from pathlib import Path
 import gradio as gr
 
 from workbench.figures import formats
+from workbench.paths import assets
+from workbench.progress import span
 from workbench.runs import Run, hardware
 
 from .. import html, live, submit
@@ -125,10 +127,12 @@ def lessons() -> str:
     """The lessons that exist, in order; they open with `workbench lab`."""
     from workbench.commands.rooms import notebooks
 
+    timed = json.loads((assets() / "lessons.json").read_text(encoding="utf-8"))
     cards = []
     for path in sorted(notebooks().glob("[0-9]*.ipynb")):
+        words = path.stem + (f" · its cells run in {span(timed[path.stem]['seconds'])}" if path.stem in timed else "")
         cards.append(
-            f'<div class="wb-card"><h3>{escape(heading(path))}</h3><p class="wb-small wb-muted">{escape(path.stem)}</p></div>'
+            f'<div class="wb-card"><h3>{escape(heading(path))}</h3><p class="wb-small wb-muted">{escape(words)}</p></div>'
         )
     if not cards:
         return html.empty("The lessons are not part of this installation.")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
+from collections import Counter
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import gradio as gr
 import pandas as pd
@@ -38,6 +41,13 @@ KNOBS = [
     fields.Field("seeds", "int", 3, "Repetitions with other random numbers. Time grows in proportion. A verdict needs 3.",
                  label="Seeds"),
 ]  # fmt: skip
+KEPT = ("find", "family", "badge")  # parts of the address that hold the filter
+ASKED = "() => ['find', 'family', 'badge', 'paper'].map((name) => workbench.parameter(name))"
+REMEMBER = "(...v) => { ['find', 'family', 'badge'].forEach((name, i) => workbench.remember(name, v[i])); }"
+SHOW_CHOSEN = """() => {
+  const row = document.querySelector(".wb-list [aria-selected=true]"), list = row?.closest(".wb-scrolling");
+  if (list) list.scrollTop += row.getBoundingClientRect().top - list.getBoundingClientRect().top - list.clientHeight / 2;
+}"""
 NOTHING = "Choose a paper on the left: its idea, its claim, what came out here, and its figure."
 
 
@@ -72,33 +82,46 @@ def build(frame: Frame) -> None:
                 said = box()
                 card = box()
     slug = gr.Textbox(visible="hidden", label="paper")
-    frame.on(frame.blocks.load, None, None, slug, js="() => workbench.parameter('paper')")
-    frame.on(frame.blocks.load, show_list, [words, family, badge, slug], listing)
-    for event in (words.change, family.change, badge.change, slug.change):
-        frame.on(event, show_list, [words, family, badge, slug], listing, trigger_mode="always_last")
-    frame.on(slug.change, show_paper, slug, [about, live_part, figure, rest], queue=True)
+    filters = [words, family, badge]
+    frame.on(frame.blocks.load, None, None, [*filters, slug], js=ASKED)
+    drawn = frame.on(frame.blocks.load, show_list, [*filters, slug], listing, js=ASKED)
+    frame.on(drawn.then, None, None, None, js=SHOW_CHOSEN)
+    for event in (words.change, family.change, badge.change):
+        frame.on(event, show_list, [*filters, slug], listing, trigger_mode="always_last")
+        frame.on(event, None, filters, None, js=REMEMBER)
+    # of the address itself: a change that comes before its text box is there is told to nobody
+    asked = "() => [workbench.parameter('paper')]"
+    frame.on(frame.blocks.load, show_paper, [slug], [about, live_part, figure, rest], queue=True, js=asked)
     frame.on(start.click, begin, [slug, knobs], [frame.run, said, knobs])
     frame.on(stop.click, halt, frame.run, None)
     frame.follow(live.stamp, show_run, [frame.run], [card, stop])
 
 
 def show_list(words: str, family: str, badge: str, chosen: str) -> str:
-    """The papers that fit, each with its badge."""
+    """The papers that fit by family, each with its badge; a paper's address keeps the filter."""
     found = [page for page in search(words or "") if family in ("", page["family"]) and badge in ("", page["status"])]
     if not found:
         return html.empty("No paper fits. Use fewer words, or another family or badge.")
+    found.sort(key=lambda page: (page["family"], page["title"].lower()))
+    kept = {name: value for name, value in zip(KEPT, (words, family, badge), strict=True) if value}
     rows = [
         (
             html.Raw(
-                f'<a href="papers?paper={page["slug"]}">{escape(page["title"])}</a>'
-                f"<small>{escape(page['slug'])} · {page['year']} · {escape(page['family'])}</small>"
+                f'<a href="papers?{escape(urlencode({"paper": page["slug"], **kept}))}">{escape(page["title"])}</a>'
+                f"<small>{escape(page['slug'])} · {page['year']} · arXiv {escape(page['arxiv'])}</small>"
             ),
             html.Raw(html.state(page["status"])),
         )
         for page in found
     ]
     picked = next((i for i, page in enumerate(found) if page["slug"] == chosen), None)
-    return html.table((f"Paper ({len(found)})", "Badge"), rows, label="Papers", selected=picked)
+    families = [page["family"] for page in found]
+    sizes = Counter(families)
+    groups = {families.index(name): f"{name} ({count})" for name, count in sizes.items()}
+    tally = Counter(page["status"] for page in found)
+    told = ", ".join(f"{tally[name]} {name}" for name in BADGES if tally[name])
+    words = f'<p class="wb-small wb-muted">{len(found)} {"paper" if len(found) == 1 else "papers"}: {told}.</p>'
+    return words + html.table(("Paper", "Badge"), rows, label="Papers", selected=picked, groups=groups)
 
 
 def show_paper(slug: str) -> tuple[str, Any, Any, str]:
@@ -170,12 +193,13 @@ def idea(card: dict[str, Any]) -> str:
     blocks = "".join(
         f'<pre class="wb-code" tabindex="0">{escape(block)}</pre>'
         if all(line.startswith("    ") for line in block.splitlines())
-        else f"<p>{escape(block)}</p>"
+        else "<p>" + re.sub("`([^`]+)`", r"<code>\1</code>", escape(block)) + "</p>"
         for block in text.split("\n\n")
     )
     code = "".join(f"<li><code>{escape(block.replace('.', '/'))}.py</code></li>" for block in card["blocks"])
     return (
-        f"<h2>Idea</h2>{blocks}<h2>Code and lesson</h2><ul><li><code>workbench/papers/{path.name}</code> (the experiment)</li>"
+        f"<h2>Idea</h2><div class='wb-prose'>{blocks}</div>"
+        f"<h2>Code and lesson</h2><ul><li><code>workbench/papers/{path.name}</code> (the experiment)</li>"
         f"{code}<li>Lesson <code>{escape(card['lesson'])}</code>: open it with <code>workbench lab</code></li></ul>"
     )
 

@@ -28,7 +28,7 @@ def build(frame: Frame) -> None:
     with gr.Row(elem_classes="wb-work"):
         with gr.Column(elem_classes="wb-set wb-list"):
             with gr.Row(elem_classes="wb-row"):
-                words = gr.Textbox(label="Find", info="A word of name, model, data or id.", max_lines=1, min_width=140)
+                words = gr.Textbox(label="Find", info="A word of name, model, data or id.", max_lines=1, min_width=300)
                 job = gr.Dropdown(JOBS, value="", label="Job", info="What kind of work.", min_width=120)
                 state = gr.Dropdown(
                     [("every state", ""), *((s, s) for s in STATES)], value="", label="State", info="How it stands.",

@@ -6,7 +6,6 @@ import hashlib
 import threading
 from collections import OrderedDict
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -17,10 +16,9 @@ from workbench.commands.fit import fit
 from workbench.errors import UserError
 from workbench.figures import formats
 from workbench.figures import scaling as figures
-from workbench.paths import assets
 from workbench.scaling.laws import LAWS
 
-from .. import choices, drawing, fields, html
+from .. import choices, drawing, fields, html, live, run_tables
 from ..frame import Frame, Page, box, step
 
 PAGE = Page(
@@ -35,8 +33,8 @@ OBJECTIVES = ("huber", "squared", "quantile")
 KEPT = 16  # fits that stay in memory
 SAMPLES = 5_000  # bootstrap resamples at most
 CELL = """from workbench.figures import scaling as figures
-from workbench.paths import assets
-from workbench.scaling.fit_report import law_curve, rows_for_figures
+from workbench.paths import assets, runs_root
+from workbench.scaling.fit_report import law_curve, rows_for_figures, sections
 from workbench.scaling.study import study
 
 result = study({source}, {law!r}, columns={columns!r}, objective={objective!r}, samples={samples})
@@ -45,6 +43,7 @@ rows, x = rows_for_figures(result)
 DRAWS = {
     "law": "figures.law(rows, law_curve(result, x), x=x, size='N' if 'N' in rows else x)",
     "residuals": "figures.residuals(rows, x=x)",
+    "iso-loss": "next(part for part in sections(result) if part.heading == 'Size against data').figure[0]",
 }
 _fits: OrderedDict[str, dict[str, Any]] = OrderedDict()
 _lock = threading.Lock()
@@ -57,10 +56,15 @@ def build(frame: Frame) -> None:
         with gr.Column(elem_classes="wb-set"):
             step(1, "Runs")
             data = gr.Dropdown(
-                tables(), value=tables()[0][1], allow_custom_value=True, label="Table",
+                run_tables.tables(), value=run_tables.tables()[0][1], allow_custom_value=True, label="Table",
                 info="One training run per row: model size, tokens, loss.",
             )  # fmt: skip
             upload = gr.File(label="Upload a CSV", file_types=[".csv"], height=110)
+            own = gr.Dropdown(
+                [], value=[], multiselect=True, allow_custom_value=True, label="Or your own runs",
+                info="Fine-tunings that measured a held-out loss. Their sizes, tokens and losses become the table.",
+            )  # fmt: skip
+            gather = gr.Button("Make a table of these runs")
             step(2, "Law")
             law = gr.Dropdown(
                 [*laws, ("auto · the law that predicts the largest runs best", "auto")], value="chinchilla", label="Law",
@@ -73,8 +77,8 @@ def build(frame: Frame) -> None:
             verdict = box(
                 html.empty("Curves, residuals and intervals appear here. The table on the left is ready to fit.")
             )
-            curve = drawing.component(name="law")
-            rest = drawing.component(name="residuals")
+            curve = drawing.component(figures.law(pd.DataFrame(columns=["C", "N", "loss"])), name="law")
+            rest = drawing.component(figures.residuals(pd.DataFrame(columns=["C", "residual"])), name="residuals")
             with gr.Column(visible=False) as both:
                 lines = drawing.component(name="iso-loss")
             report = box()
@@ -95,7 +99,9 @@ def build(frame: Frame) -> None:
     key = gr.State("")
     for event in (frame.blocks.load, data.change, law.change):
         frame.on(event, lambda d, name: fields.payload(column_fields(d, name)), [data, law], columns)
+    frame.on(frame.blocks.load, lambda: gr.update(choices=own_runs()), None, own, queue=True)
     frame.on(upload.upload, keep, upload, [data, upload, said])
+    frame.on(gather.click, make_table, own, [data, said])
     done = frame.on(
         start.click, run, [data, law, columns, form], [key, verdict, curve, rest, lines, both, report, planner, budget, said],
         gate=True, progress="minimal",
@@ -106,26 +112,6 @@ def build(frame: Frame) -> None:
 
 
 # ---- setting up
-
-
-def tables() -> list[tuple[str, str]]:
-    """(label, key) of the tables that ship, and of uploaded CSV files."""
-    shipped = [(f"{path.stem} · published runs", path.stem) for path in sorted((assets() / "scaling").glob("*.csv"))]
-    return shipped + [(f"{name} · uploaded", key) for key, name in choices.uploads().items() if name.endswith(".csv")]
-
-
-def place(key: str) -> Path:
-    """The file behind a key.
-
-    Raises:
-        UserError: a key that names no table.
-    """
-    shipped = {path.stem: path for path in (assets() / "scaling").glob("*.csv")}
-    if key in shipped:
-        return shipped[key]
-    if str(key).startswith("upload:"):
-        return Path(choices.data_place(key))
-    raise UserError(f"{str(key)[:80]!r} is no table of runs; choose one from the list, or upload a CSV.")
 
 
 def shown_form() -> list[fields.Field]:
@@ -139,7 +125,7 @@ def shown_form() -> list[fields.Field]:
 def column_fields(key: str, law: str) -> list[fields.Field]:
     """One choice of column for each quantity the law needs."""
     try:
-        names = list(pd.read_csv(place(key), nrows=5).columns)
+        names = list(pd.read_csv(run_tables.place(key), nrows=5).columns)
     except (UserError, ValueError, OSError):
         names = []
     known = LAWS.get(law) or LAWS["chinchilla"]
@@ -153,22 +139,36 @@ def column_fields(key: str, law: str) -> list[fields.Field]:
     ]
 
 
+def own_runs() -> list[tuple[str, str]]:
+    """(label, id) of the fine-tunings a table can be made of."""
+    usable = run_tables.usable(run for run, _ in live.snapshot().runs)
+    return [(name, run.id) for name, run in live.names(usable).items()]
+
+
+def make_table(ids: list[str] | None) -> tuple[Any, str]:
+    """Put chosen runs into a table and choose it."""
+    runs = [run for run in map(live.find, ids or []) if run is not None]
+    try:
+        key = run_tables.keep(runs)
+    except UserError as error:
+        return gr.skip(), html.note(str(error), "bad")
+    rows = len(pd.read_csv(run_tables.place(key)))
+    words = f"{len(runs)} runs with {rows} evaluations are the table now; the last of each run is fitted."
+    return gr.update(choices=run_tables.tables(), value=key), html.note(words, "good")
+
+
 def keep(path: str | None) -> tuple[Any, Any, str]:
     """Take an uploaded table in and choose it."""
     if path is None:
         return gr.skip(), gr.skip(), ""
     try:
+        from workbench.data.sources import read_path
+
         key = choices.keep_upload(path)
-        pd.read_csv(place(key), nrows=5)
+        read_path(run_tables.place(key))
     except UserError as error:
-        return gr.skip(), None, html.note(str(error), "bad")
-    except (ValueError, UnicodeDecodeError) as error:
-        return (
-            gr.skip(),
-            None,
-            html.note(f"The file cannot be read as a table ({error}); save it as CSV in UTF-8.", "bad"),
-        )
-    return gr.update(choices=tables(), value=key), None, ""
+        return gr.skip(), None, html.note(choices.for_page(str(error)), "bad")
+    return gr.update(choices=run_tables.tables(), value=key), None, ""
 
 
 # ---- fitting
@@ -181,7 +181,7 @@ def run(data: str, law: str, columns: str, form: str) -> tuple:
         shown = pictures(data, result, given)
     except UserError as error:
         nothing = [gr.skip()] * 8
-        return ("", *nothing, html.note(str(error), "bad"))
+        return ("", *nothing, html.note(choices.for_page(str(error)), "bad"))
     table = result["runs"].table
     flops = 6 * table["N"] * table["D"] if {"N", "D"} <= set(table) else pd.Series([1e21])
     plans = {"N", "D"} <= set(result["fitted"].law_.columns)
@@ -197,7 +197,7 @@ def fitted(data: str, law: str, columns: str, form: str) -> tuple[str, dict[str,
     if not 10 <= values["samples"] <= SAMPLES:
         raise UserError(f"samples is {values['samples']}; it takes 10 to {SAMPLES}.")
     mapping = {role: column for role, column in fields.typed(columns).items() if column} or None
-    path = place(data)
+    path = run_tables.place(data)
     given = {"law": law, "columns": mapping, **values}
     mark = repr((data, path.stat().st_mtime_ns, given))
     key = hashlib.sha256(mark.encode()).hexdigest()[:16]
@@ -215,7 +215,8 @@ def pictures(data: str, result: dict[str, Any], given: dict[str, Any]) -> tuple:
 
     rows, x = rows_for_figures(result)
     curves = law_curve(result, x)
-    source = f'assets() / "scaling" / "{data}.csv"' if not data.startswith("upload:") else '"YOUR.csv"'
+    uploaded = data.removeprefix("upload:")
+    source = f'assets() / "scaling" / "{data}.csv"' if uploaded == data else f'runs_root() / ".uploads" / {uploaded!r}'
 
     def cell(name: str) -> str:
         words = {k: given[k] for k in ("columns", "objective", "samples")}
@@ -228,7 +229,7 @@ def pictures(data: str, result: dict[str, Any], given: dict[str, Any]) -> tuple:
         verdict_of(result),
         drawing.payload(law, name="law", cell=cell("law"), rows=rows),
         drawing.payload(figures.residuals(rows, x=x), name="residuals", cell=cell("residuals"), rows=rows),
-        drawing.payload(iso.figure[0], name="iso-loss", rows=iso.data) if iso else None,
+        drawing.payload(iso.figure[0], name="iso-loss", cell=cell("iso-loss"), rows=iso.data) if iso else None,
         gr.update(visible=iso is not None),
         "".join(section(part) for part in parts if part.table is not None),
     )

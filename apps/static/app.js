@@ -70,6 +70,40 @@ window.workbench = (() => {
     return `rgba(${[1, 3, 5].map((i) => parseInt(other.slice(i, i + 2), 16)).join(", ")}, ${part[4]})`;
   };
 
+  // Pictures stand on the page's own ground: a pixel that has exactly the ground's colour is let through, in dark mode too.
+  const ground = [1, 3, 5].map((i) => parseInt(shared.ground.slice(i, i + 2), 16));
+  const pixels = (z) => {
+    if (Array.isArray(z)) return z;
+    const [high, wide, deep] = z.shape.split(",").map(Number);
+    const flat = Array.from(atob(z.bdata), (c) => c.charCodeAt(0));
+    return Array.from({ length: high }, (_, y) => Array.from({ length: wide }, (_, x) =>
+      flat.slice((y * wide + x) * deep, (y * wide + x) * deep + deep)));
+  };
+  const clear = (trace) => trace.type !== "image" ? trace : { ...trace, colormodel: "rgba256", z: pixels(trace.z).map((row) =>
+    row.map((p) => [...p.slice(0, 3), p.length > 3 ? p[3] : ground.every((v, i) => v === p[i]) ? 0 : 255])) };
+
+  // A wide screen comes nearer to solids, which are placed for a phone. On a phone: room for a legend of several lines under
+  // the switch, and no more height than a strip of pictures fills.
+  const fit = (data, layout, width) => {
+    const eye = layout.scene?.camera?.eye;
+    if (width >= 700 && eye) {
+      const near = Object.fromEntries(Object.entries(eye).map(([axis, v]) => [axis, 0.75 * v]));
+      return { ...layout, scene: { ...layout.scene, camera: { ...layout.scene.camera, eye: near } } };
+    }
+    if (width >= 520) return layout;
+    const picture = data.find((trace) => trace.type === "image");
+    const { t = 0, b = 0, l = 0, r = 0 } = layout.margin || {};
+    if (picture) {
+      const high = (width - l - r) * picture.z.length / picture.z[0].length + t + b;
+      return { ...layout, height: Math.min(layout.height, Math.round(high) + 8) };
+    }
+    const named = new Set(data.filter((trace) => trace.showlegend !== false && trace.name).map((trace) => trace.legendgroup || trace.name));
+    if (!layout.updatemenus || layout.showlegend === false || named.size < 2) return layout;
+    const extra = 19 * (named.size - 1);
+    return { ...layout, height: layout.height + extra, margin: { ...layout.margin, t: t + extra },
+      updatemenus: layout.updatemenus.map((menu) => ({ ...menu, pad: { ...menu.pad, b: (menu.pad?.b || 0) + extra } })) };
+  };
+
   const save = (name, type, text) => {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([text], { type }));
@@ -87,13 +121,16 @@ window.workbench = (() => {
       part("h3").textContent = shown.title;
       part(".wb-caption").textContent = shown.caption;
       part("code").textContent = shown.cell || "";
-      part("details").hidden = !shown.cell;
+      part("details").hidden = !shown.cell && !shown.csv;
+      part("pre").hidden = part(".wb-copy").hidden = !shown.cell;
       part(".wb-csv").hidden = !shown.csv;
       const place = part(".wb-plot");
       place.setAttribute("aria-label", shown.alt);
-      place.style.height = `${shown.layout.height}px`;
+      const drawn = (isDark() ? turn(shown) : shown);
+      const data = drawn.data.map(clear);
+      const layout = fit(data, drawn.layout, place.clientWidth);
+      place.style.height = `${layout.height}px`;
       const Plotly = await plotly();
-      const { data, layout } = isDark() ? turn(shown) : shown;
       await Plotly.react(place, structuredClone(data), { ...layout, autosize: true, paper_bgcolor: "rgba(0, 0, 0, 0)",
         plot_bgcolor: "rgba(0, 0, 0, 0)" }, { ...shared.config, responsive: true });
       element.dataset.drawn = String((+element.dataset.drawn || 0) + 1);

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import ast
+import importlib.util
+import json
 import shutil
-import socket
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -17,65 +14,42 @@ import pytest
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-class Server:
-    """The app as a process of its own, on a free port, with its own folder of runs."""
-
-    def __init__(self, folder: Path, *flags: str, host: str = "127.0.0.1") -> None:
-        self.folder, self.flags, self.host = folder, flags, host
-        self.runs = folder / "runs"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.process = None
-        self.start()
-
-    def start(self) -> None:
-        begun = time.monotonic()
-        environment = {
-            **os.environ,
-            "WORKBENCH_RUNS": str(self.runs),
-            "HF_HUB_OFFLINE": "1",
-            "OMP_NUM_THREADS": "1",
-            "WORKBENCH_MODELS": str(self.folder / "offered"),
-        }
-        with open(self.folder / "app.log", "ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "workbench", "app", "--host", self.host, "--port", str(self.port), "--no-browser",
-                 *self.flags],
-                env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-        while True:
-            try:
-                urllib.request.urlopen(self.url, timeout=5).close()
-                break
-            except urllib.error.HTTPError as error:
-                error.close()
-                break
-            except (urllib.error.URLError, ConnectionError, TimeoutError):
-                assert self.process.poll() is None, self.log()
-                assert time.monotonic() - begun < 120, "no first page after two minutes\n" + self.log()
-                time.sleep(0.1)
-        self.seconds = time.monotonic() - begun
-
-    def stop(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(20)
-
-    def log(self) -> str:
-        return (self.folder / "app.log").read_text(errors="replace")
+def _server():
+    """The module app_server.py beside this file, under a name of its own."""
+    if "app_server" not in sys.modules:
+        spec = importlib.util.spec_from_file_location("app_server", Path(__file__).with_name("app_server.py"))
+        sys.modules["app_server"] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return sys.modules["app_server"]
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """The running app."""
-    found = Server(tmp_path_factory.mktemp("app"))
+    found = _server().Server(tmp_path_factory.mktemp("app"))
     yield found
     found.stop()
+
+
+@pytest.fixture(scope="session")
+def app_server():
+    """Servers, raw callers and followers."""
+    return _server()
+
+
+@pytest.fixture(scope="session")
+def redraw():
+    """Runs a notebook cell and gives the figure it ends with, as the page's component would take it."""
+
+    def run(cell: str) -> list:
+        from workbench.apps import drawing
+
+        tree = ast.parse(cell)
+        last, scope = ast.Expression(tree.body.pop().value), {}
+        exec(compile(tree, "cell", "exec"), scope)
+        return json.loads(drawing.payload(eval(compile(last, "cell", "eval"), scope), name="x"))["data"]
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -106,6 +80,6 @@ def page(browser, server):
             found.problems.append(f"request: {request.url}")
 
     found.on("request", seen)
-    found.set_default_timeout(30_000)
+    found.set_default_timeout(90_000)
     yield found
     context.close()

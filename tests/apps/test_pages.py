@@ -14,7 +14,7 @@ apps_main()
 from workbench.apps import drawing, fields, frame, html  # noqa: E402
 
 PAGES = Path(frame.__file__).parent / "pages"
-PATHS = ("", "finetune", "compress", "compare", "chat", "scaling", "papers", "papers?paper=mup", "runs")
+PATHS = [path.stem.replace("home", "") for path in sorted(PAGES.glob("[!_]*.py"))] + ["papers?paper=mup"]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -56,6 +56,28 @@ def test_a_bad_upload_says_what_is_wrong_by_row(page, server, tmp_path):
     page.locator("input[type=file]").first.set_input_files(str(table))
     page.locator("[aria-label='Rows left out']").wait_for()
     assert "row 14" in page.locator("[aria-label='Rows left out']").inner_text()
+
+
+def test_a_figure_is_taken_home_as_cell_data_and_page(page, server):
+    page.goto(f"{server.url}/edit?theme=dark")
+    page.wait_for_selector("[data-drawn]")
+    corner = page.evaluate("document.querySelector('.wb-plot').data[0].z.at(-1).at(-1)")
+    assert corner == [251, 250, 247, 0]  # the ground between pictures lets the dark page through
+    figure = page.locator(".wb-fig").first
+    figure.locator("summary").click()
+    assert "figures.strip" in figure.locator("code").inner_text()
+    for button, ending in ((".wb-csv", ".csv"), (".wb-html", ".html")):
+        with page.expect_download() as taken:
+            figure.locator(button).click()
+        assert taken.value.suggested_filename.endswith(ending) and Path(taken.value.path()).stat().st_size > 100
+    assert page.problems == []
+
+
+def test_empty_figures_offer_nothing_to_take(page, server):
+    page.goto(f"{server.url}/scaling")
+    page.wait_for_selector("[data-drawn]")
+    page.get_by_text("Runs and the fitted law appear here").wait_for()
+    assert page.locator(".wb-fig details:visible").count() == 0
 
 
 def test_api_submits_and_follows_a_run(server):
@@ -170,3 +192,14 @@ def test_a_fit_fills_the_page_and_plans():
 def test_a_table_marks_ties_with_a_sign():
     made = html.table(("Model", "Loss"), [("a", 1.0), ("b", 2.0)], label="t", tied={(0, 1)})
     assert made.count("wb-tied") == 1 and 'scope="row"' in made
+
+
+def test_the_first_page_waits_for_no_torch():
+    import subprocess
+    import sys
+
+    look = (
+        "import sys; from workbench.commands.rooms import apps_main; apps_main().build(); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "False"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import asyncio
 import http.client
 import json
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -91,6 +94,65 @@ def test_files_of_the_disk_are_not_served(server, path):
         urllib.request.urlopen(f"{server.url}/gradio_api/file={path}", timeout=10)
     assert refused.value.code in (403, 404)
     refused.value.close()
+
+
+def test_a_file_of_the_temporary_folder_is_not_served(server, tmp_path):
+    (tmp_path / "secret.txt").write_text("secret")
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{server.url}/gradio_api/file={tmp_path / 'secret.txt'}", timeout=10)
+    assert refused.value.code == 403
+    refused.value.close()
+
+
+def test_the_server_stands_in_an_empty_folder(server):
+    place = Path(f"/proc/{server.process.pid}/cwd")
+    if not place.exists():
+        pytest.skip("this system does not show a process's folder")
+    assert list(place.resolve().iterdir()) == []
+
+
+def test_what_the_launch_is_told():
+    told = apps_main().options("127.0.0.1", None)
+    assert told["allowed_paths"] == [] and told["max_file_size"] == "200mb" and told["strict_cors"]
+    off = ("share", "enable_monitoring", "run_history", "mcp_server", "pwa", "show_error", "ssr_mode")
+    assert [told[name] for name in off] == [False] * len(off)
+    assert apps_main().options("0.0.0.0", ("ada", "correct horse"))["auth"] == ("ada", "correct horse")
+
+
+def test_no_line_of_the_app_runs_what_a_user_gives():
+    folder = Path(choices.__file__).parent
+    banned = {"eval", "exec", "compile", "__import__", "execfile"}
+    members = {"query", "load_module", "unsafe_load", "full_load", "read_pickle", "Interface.load"}
+    for path in folder.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call):
+                name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+                owner = getattr(getattr(node.func, "value", None), "id", "")
+                assert not (isinstance(node.func, ast.Name) and name in banned), f"{path.name} calls {name}"
+                assert name not in members and (owner, name) not in {
+                    ("gr", "load"),
+                    ("torch", "load"),
+                    ("yaml", "load"),
+                }, path.name
+                told = {word.arg: getattr(word.value, "value", None) for word in node.keywords}
+                assert told.get("trust_remote_code") is not True and told.get("allow_pickle") is not True, path.name
+        assert "import pickle" not in text and "import joblib" not in text, path.name
+
+
+def test_handlers_that_touch_models_wait_for_each_other_and_nothing_is_told_to_anybody():
+    from workbench.apps import frame
+
+    async def built():
+        return apps_main().build()
+
+    with ThreadPoolExecutor(1) as pool:  # Gradio opens a loop per lock where none runs, and leaves it to the collector
+        blocks = pool.submit(lambda: asyncio.run(built())).result()
+    assert blocks.analytics_enabled is False
+    gated = [fn for fn in blocks.fns.values() if fn.concurrency_id == frame.GATE]
+    assert len(gated) >= 8 and all(fn.concurrency_limit == 1 for fn in gated)
+    assert {"estimate", "histogram", "run", "forget"} <= {fn.name for fn in gated}
+    assert blocks.max_threads >= 8 and blocks._queue.max_size == apps_main().WAITING
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", ""])
