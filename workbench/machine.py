@@ -49,7 +49,7 @@ def versions(*packages: str) -> dict[str, str]:
 def describe() -> dict[str, Any]:
     """Machine, versions and date as one flat record (no import of torch: this is cheap)."""
     return {
-        "machine": f"{processor()}, {cores()} cores, {memory_bytes() / 1e9:.0f} GB",
+        "machine": f"{processor()}, {cores()} core{'s' * (cores() > 1)}, {memory_bytes() / 1e9:.0f} GB",
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         **versions("torch", "transformers", "peft"),
