@@ -49,7 +49,7 @@ def test_margin_by_hand(changed, expected):
 
 def test_every_arm_trains_the_same_numbers():
     counts = {}
-    for arm in (page.LORA, page.AG, page.RANDOM, page.MA, page.ONCE):
+    for arm in (page.LORA, page.AG, page.RANDOM, page.MA, page.ONCE, page.FRESH):
         model = attach(models.load_model("tiny-lm"), copy.deepcopy(page.config_of(arm, 0)))
         counts[arm] = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert set(counts.values()) == {2 * 4 * (4 * (192 + 192) + 3 * (192 + 512))}
@@ -74,7 +74,7 @@ def test_figures_are_in_the_house_style_and_say_the_finding(seeds):
     for fig in (verdict, _sparse_figures.against_rate(rows), _sparse_figures.against_rate(rows, mine)):
         style.check(fig)
         style.check(style.theme(fig, dark=True))
-    assert "AG, moved by gradients +1.0" in style.alt(verdict) and "random positions -2.5" in style.alt(verdict)
+    assert "AG +1.0" in style.alt(verdict) and "random positions -2.5" in style.alt(verdict)
     caption = verdict.layout.meta["caption"].replace("\n", " ")
     assert "AG 98%, MA 10%, random positions 2%" in caption and "AG 71.0%" in caption
     assert "AG, moved by gradients 3.96 at 0.1" in style.alt(_sparse_figures.against_rate(rows))
@@ -88,3 +88,18 @@ def test_the_badge_compares_equal_counts_and_every_arm_of_the_plan():
     for task, arms in plan.arms.items():
         tried = rows[rows["task"] == task].groupby("arm")["rate"].nunique()
         assert set(tried.index) == set(arms) and (tried.drop(page.HEAD, errors="ignore") == 3).all()
+
+
+def test_the_reasons_that_page_and_lesson_give_are_in_the_badge():
+    rows = pd.DataFrame(badge.read("sparse-finetuning")["rows"])
+    text = rows[rows["task"] == "python"]
+    test = chosen(text).pivot_table(index="seed", columns="arm", values="test")
+    tried = text.pivot_table(index="seed", columns=["arm", "rate"], values="eval")
+    assert (test[page.FRESH] < test[page.LORA]).all() and (test[page.FRESH] < test[page.ONCE]).all()
+    assert (test[page.RANDOM] < test[page.FRESH]).all() and (test[page.RANDOM] < test[page.LORA]).all()
+    for rate in (1e-2, 4e-2):
+        assert (tried[page.FRESH, rate] < tried[page.RANDOM, rate]).all()
+    spread = text.groupby("arm")["spread"].mean()
+    assert round(100 * spread[page.AG]) == 37 and round(100 * spread[page.RANDOM]) == 96
+    dated = chosen(rows[rows["task"] == "century"]).pivot_table(index="seed", columns="arm", values="test")
+    assert (dated.sub(dated[page.HEAD], axis=0).abs() < 0.03).all(axis=None)

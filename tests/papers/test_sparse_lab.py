@@ -6,6 +6,7 @@ from torch import nn
 
 from workbench.adapters import SpielConfig
 from workbench.adapters._sparse_delta import dense
+from workbench.adapters._sparse_delta_select import spiel_optimizer
 from workbench.figures import style
 from workbench.papers import _sparse_figures, _sparse_lab
 from workbench.papers._transfer import Plan, Task, attach, score
@@ -69,6 +70,26 @@ def test_a_sparse_arm_trains_its_deltas_and_the_output_layer_of_a_classification
     assert torch.equal(inner.body.base_layer.weight, task.base.body.weight)
     assert inner.body.spiel_values["default"].count_nonzero() > 0
     assert score(model, task, "test") > score(task.base, task, "test")
+
+
+@pytest.mark.parametrize("kind", [_sparse_lab.Reselector, _sparse_lab.Fresh])
+def test_newcomers_start_empty_when_asked(kind):
+    base, x, y, _ = _sparse_lab.planted_problem(0)
+    model = attach(base, SpielConfig(num_weights=80, target_modules=["0"]))
+    layer = model.base_model.model[0]
+    optimizer = spiel_optimizer(model, 0.01)
+    selector, before = kind(model, optimizer, 100), set(layer.spiel_indices["default"].tolist())
+    for _ in range(5):
+        optimizer.zero_grad()
+        nn.functional.mse_loss(model(x), y).backward()
+        optimizer.step()
+        selector.after_step()
+    state = optimizer.state[layer.spiel_values["default"]]
+    new = torch.tensor([place not in before for place in layer.spiel_indices["default"].tolist()])
+    assert 0 < new.sum() < 80 and (state["age"][~new] == 5).all()
+    assert (state["age"][new] == (0 if kind is _sparse_lab.Fresh else 5)).all()
+    assert (state["exp_avg"][new] == 0).all() == (state["exp_avg_sq"][new] == 0).all() == (kind is _sparse_lab.Fresh)
+    assert (layer.spiel_values["default"][new] == 0).all()
 
 
 def test_spread_counts_rows_and_columns_that_hold_a_delta():

@@ -134,3 +134,82 @@ def bound_curve(d: int, train_error: float = 0.05, bits: int = 16) -> go.Figure:
         caption=f"Training error {100 * train_error:.0f} percent, {bits} bits a number, confidence 95 percent. "
         "Above the dashed line it says nothing.",
     )  # fmt: skip
+
+
+def along_reading(
+    rows: pd.DataFrame, kinds: tuple[str, str, str], stage: float | None, yours: list[dict[str, float]]
+) -> go.Figure:
+    """Accuracy against d, one curve per share of the reading, in percent of direct training at its end.
+
+    Args:
+        rows: of one or more seeds, as the page `intrinsic-dimension-lm` makes them.
+        kinds: names of direct training, of the plain flat and of the one with scales.
+        stage: the curve drawn bold, the others thin; None draws all alike.
+        yours: further points (d, score), drawn as stars.
+    """
+    direct, plain, scaled = kinds
+    at_end = rows[(rows["kind"] == direct) & (rows["stage"] == rows["stage"].max())].set_index("seed")["score"]
+    flats = rows[rows["kind"].isin((plain, scaled))]
+    curve = flats["stage"].map("{:.0%} read".format) + flats["kind"].map({plain: "", scaled: ", with scales"})
+    told = flats.assign(curve=curve, baseline=flats["seed"].map(at_end))
+    fig = score_vs_dimension(
+        told.sort_values(["stage", "kind"], kind="stable"), "Reading first, then few numbers are enough", "Accuracy",
+        "Direct: all parameters, after all of the reading. A seed's curve ends where it reaches the line.",
+    )  # fmt: skip
+    chosen = None if stage is None else f"{stage:.0%} read"
+    for trace in fig.data:
+        if chosen and trace.mode == "lines+markers":
+            bold = trace.name == chosen
+            trace.update(
+                line={"width": 4 if bold else 1}, marker={"size": 9 if bold else 4}, opacity=1 if bold else 0.45
+            )
+    if yours:
+        fig.add_scatter(
+            x=[point["d"] for point in yours], y=[100 * point["score"] / at_end.mean() for point in yours],
+            mode="markers", name="yours",
+            marker={"symbol": "star", "size": 16, "color": style.LIGHT["accent"],
+                    "line": {"color": style.LIGHT["text"], "width": 2}},
+            hovertemplate="yours<br>d = %{x:,.0f}<br>%{y:.1f} percent of direct<extra></extra>",
+        )  # fmt: skip
+    return fig
+
+
+def bound_terms(rows: pd.DataFrame, examples: int, bits: int = 16) -> go.Figure:
+    """The bound at every curve's last point: error on the examples plus the price of the numbers; beside it, what happened.
+
+    Args:
+        rows: points of one kind of flat with columns seed, stage, d, score and train, numbers of `bits` bits.
+        examples: trained on.
+        bits: per number.
+    """
+    from workbench.adapters.intrinsic_measure import compression_bound
+
+    last = rows.sort_values("d").groupby(["seed", "stage"]).last().reset_index()
+    last = last.assign(error=100 * (1 - last["train"]), other=100 * (1 - last["score"]))
+    last["price"] = [100 * compression_bound(0.0, int(d), examples, bits=bits) for d in last["d"]]
+    means = last.groupby("stage")[["error", "price", "other", "d"]].mean()
+    names = [f"{stage:.0%} read<br>d = {thin(d)}" for stage, d in means["d"].items()]
+    fig = go.Figure()
+    for name, column, ink in (("error on the examples", "error", "lora"), ("price of the numbers", "price", "shira")):
+        fig.add_bar(
+            x=names, y=means[column].tolist(), name=name, marker={"color": style.look(ink).stroke},
+            hovertemplate=f"{name}: %{{y:.0f}} percent<extra></extra>",
+        )  # fmt: skip
+    fig.add_scatter(
+        x=names, y=means["other"].tolist(), mode="markers", name="error on other passages",
+        marker={"symbol": "diamond", "size": 11, "color": style.LIGHT["ground"],
+                "line": {"color": style.LIGHT["text"], "width": 2}},
+        hovertemplate="measured on other passages: %{y:.0f} percent<extra></extra>",
+    )  # fmt: skip
+    fig.add_hline(y=100, line={"color": style.LIGHT["muted"], "width": 1, "dash": "dash"})
+    fig.update_layout(barmode="stack")
+    fig.update_yaxes(type="linear", title_text="Error (percent)", rangemode="tozero")
+    fig.update_xaxes(type="category", title_text="Share read, and numbers trained")
+    total = means["error"] + means["price"]
+    told = ", ".join(f"{stage:.0%} read: at most {value:.0f}" for stage, value in total.items())
+    return style.finish(
+        fig, title="What is promised, and what happened", top=style.TOP + 48, bottom=style.BOTTOM + 20,
+        alt=f"Bound in percent: {told}.",
+        caption=f"{thin(examples)} examples, {bits} bits a number, confidence 95 percent. Above the dashed line nothing is "
+        f"promised. {interval_words(last['seed'].nunique()).replace('Bars: 95 % interval', 'Means')}",
+    )  # fmt: skip

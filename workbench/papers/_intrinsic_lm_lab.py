@@ -77,7 +77,7 @@ def make_task(plan: Plan, seed: int, device: str = "cpu") -> Task:
         parts = data.split(data.load(source), evaluation=0.25, test=0.25, seed=seed)
         for name, examples in parts.items():
             for row in examples.rows[: plan.documents]:
-                ids = tokenizer(row["text"][:6000], add_special_tokens=False)["input_ids"]
+                ids = tokenizer(row["text"][:6000], add_special_tokens=False, verbose=False)["input_ids"]
                 windows = [ids[i : i + plan.window] for i in range(0, len(ids) - plan.window + 1, plan.window)]
                 if name == "train":
                     read += windows

@@ -80,7 +80,7 @@ def against_rate(rows: pd.DataFrame, yours: Sequence[Mapping[str, object]] = ())
     """
     told = rows[rows["task"] == "python"]
     fig, arms = go.Figure(), list(dict.fromkeys(told["arm"]))
-    looks = ("lora", "compacter", "shira", "nola", "prompt")
+    looks = ("lora", "compacter", "shira", "nola", "prompt", "ia3")
     for arm, look, dash in zip(arms, looks, style.DASHES, strict=False):
         grouped = told[told["arm"] == arm].groupby("rate")["eval"]
         means, ink = grouped.mean(), style.look(look).stroke

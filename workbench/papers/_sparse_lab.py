@@ -19,6 +19,7 @@ from torch import nn
 
 from workbench.adapters import SpielConfig
 from workbench.adapters._sparse_delta_select import Reselector, choose_mask, spiel_layers, spiel_optimizer
+from workbench.adapters.sparse import SpielLayer
 from workbench.papers._transfer import HEAD, HEAD_RATE, Task, attach, batches, score, train
 from workbench.papers.nola import better
 from workbench.progress import Progress
@@ -85,8 +86,21 @@ def planted(
     return {"recovered": len(places & set(held.tolist())) / PLANTED, "loss": loss, "moves": selector.log}
 
 
+class Fresh(Reselector):
+    """Newcomers start with empty averages and age 0, instead of the averages of the gradients they were chosen by."""
+
+    def _exchange(self, key: str, layer: SpielLayer) -> int:
+        values, held = layer.spiel_values[self.name], layer.spiel_indices[self.name]
+        before = held.clone()
+        moved = super()._exchange(key, layer)
+        new = ~torch.isin(held, before)
+        for name in ("age", "exp_avg", "exp_avg_sq"):
+            self.optimizer.state[values][name][new] = 0
+        return moved
+
+
 def sparse_train(
-    task: Task, config: SpielConfig, rate: float, seed: int, calibrate: str | None = None
+    task: Task, config: SpielConfig, rate: float, seed: int, calibrate: str | None = None, fresh: bool = False
 ) -> tuple[nn.Module, int]:
     """Train one sparse arm on a copy of the task's model.
 
@@ -96,6 +110,7 @@ def sparse_train(
         rate: peak learning rate.
         seed: order of the batches, starting values.
         calibrate: place the deltas once by this score (`gradient`, `fisher`) over four batches first.
+        fresh: newcomers start with empty averages.
 
     Returns:
         The trained model and how many numbers its adapter trains (output layer not counted).
@@ -112,7 +127,7 @@ def sparse_train(
         head = [p.requires_grad_(True) for name, p in model.named_parameters() if f"{HEAD}." in name]
         optimizer.add_param_group({"params": head, "lr": HEAD_RATE})
     trained = [p for p in model.parameters() if p.requires_grad]
-    selector = Reselector(model, optimizer, plan.steps)
+    selector = (Fresh if fresh else Reselector)(model, optimizer, plan.steps)
     warm = max(1, plan.steps // 10)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warm, (plan.steps - step) / max(1, plan.steps - warm))
@@ -130,7 +145,7 @@ def sparse_train(
 
 def run_arm(
     task: Task, arm: str, method: str, config: PeftConfig | None, rates: Sequence[float], seed: int, progress: Progress,
-    calibrate: str | None = None,
+    calibrate: str | None = None, fresh: bool = False,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Train one arm at every rate; the best on the eval part is scored on the test part.
 
@@ -141,7 +156,7 @@ def run_arm(
         rates: peak learning rates.
         seed: batches, starting values.
         progress: called before every run.
-        calibrate: see `sparse_train`.
+        calibrate, fresh: see `sparse_train`.
 
     Returns:
         One row per rate; sparse ones also say how many rows and columns their deltas touch (`spread`).
@@ -151,7 +166,7 @@ def run_arm(
         progress(index, len(rates), f"seed {seed}: {task.name}, {arm}, learning rate {rate:g}")
         row = {"seed": seed, "task": task.name, "metric": task.metric, "arm": arm, "method": method, "rate": rate}
         if isinstance(config, SpielConfig):
-            model, row["trainable"] = sparse_train(task, copy.deepcopy(config), rate, seed, calibrate)
+            model, row["trainable"] = sparse_train(task, copy.deepcopy(config), rate, seed, calibrate, fresh)
             row["spread"] = spread(model)
         else:
             wrap = None if config is None else lambda base: attach(base, copy.deepcopy(config))

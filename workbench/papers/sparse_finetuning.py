@@ -4,7 +4,8 @@
 (b) The shipped language model on two tasks it was not made for (`_transfer`). All arms train as many numbers as LoRA of
 rank 2 on all linear layers of the blocks:
 
-    LoRA r=2 · AG, deltas moved by gradients · random positions · MA (moved by SM3's sums) · positions by gradient, once
+    LoRA r=2 · AG, deltas moved by gradients · random positions · MA (moved by SM3's sums) · positions by gradient, once ·
+    AG whose newcomers start with empty averages (to find a reason, see below)
 
 and on the classification the first three, beside training the output layer alone. Every arm gets three learning rates (MA
 four times larger ones, for another optimizer); the one that is best on the eval part is scored on the test part.
@@ -15,6 +16,20 @@ four times larger ones, for another optimizer); the one that is best on the eval
 in points: percent of found entries, percent of loss on Python code, percent of passages dated right.
 Departures from the paper: models and tasks (Llama-2 tuned on Flan-v2 and Tülu 2 there), 80 and 60 steps with 4 and 3 moves,
 no weight decay, no quantized base.
+
+What to know before trusting the badge (three seeds, `assets/findings/sparse-finetuning.json`):
+- The planted part holds in every seed. The text fails clearly: AG is 10 to 13 percent of loss behind random positions and 7 to
+  9 behind LoRA; random positions are ahead of LoRA in every seed.
+- Most of it is the start of newcomers. They get the averages of the gradients they were chosen by, which are large and not
+  clipped, while what follows is clipped: momentum carries them too far. With empty averages AG is ahead of LoRA and of
+  positions chosen once in every seed, and still 3 percent behind random positions. The paper's code starts them as AG does
+  here; its runs are far longer. No clipping at all made AG no better in a pilot.
+- The rest is the learning rate. At the two smaller ones such an AG is ahead of random positions, which chose the largest and
+  might do better beyond it. AG's deltas touch 37 percent of the rows and columns, random ones 96.
+- On the classification every arm lies within 3 points of the output layer alone: that half decides little.
+- Two pilots (seed 9, 40 and 80 steps on Python code) set the number of steps and the grid, and showed AG behind random
+  positions before the claim was run. The claim was planned before them, and got its present form (the average of both tasks)
+  after them and before the three seeds.
 """
 
 from __future__ import annotations
@@ -63,9 +78,9 @@ CARD = {
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 RANK, MORE = 2, 4.0  # LoRA's rank that gives the count; MA's learning rates are so many times larger
-LORA, AG, RANDOM, MA, ONCE, HEAD = (
+LORA, AG, RANDOM, MA, ONCE, FRESH, HEAD = (
     "LoRA r=2", "AG, moved by gradients", "random positions", "MA, moved by sums", "gradient, chosen once",
-    "output layer alone",
+    "AG, newcomers start empty", "output layer alone",
 )  # fmt: skip
 ARMS = {  # name: (method for its look, selection, score that places the deltas once)
     LORA: ("lora", None, None),
@@ -73,8 +88,10 @@ ARMS = {  # name: (method for its look, selection, score that places the deltas 
     RANDOM: ("shira", "static", None),
     MA: ("spiel", "momentum", None),
     ONCE: ("shira", "static", "gradient"),
+    FRESH: ("spiel", "gradient", None),
     HEAD: ("base", None, None),
 }
+SHORT = {AG: "AG", MA: "MA", ONCE: "gradient, once", FRESH: "AG, empty start"}  # on the axis of the verdict
 
 
 @dataclass(frozen=True)
@@ -91,7 +108,7 @@ def plan_for(scale: str) -> Plan:
     """The plan of a scale: `smoke` (plumbing), `small` (gives the verdict) or `full` (SmolLM2-135M, for a GPU)."""
     from workbench.papers._transfer import Plan as Data
 
-    judged, all_arms = (LORA, AG, RANDOM), (LORA, AG, RANDOM, MA, ONCE)
+    judged, all_arms = (LORA, AG, RANDOM), (LORA, AG, RANDOM, MA, ONCE, FRESH)
     arms = {"python": all_arms, "century": (*judged, HEAD)}
     rates = {"python": (1e-2, 4e-2, 1.6e-1), "century": (2e-3, 8e-3, 3.2e-2)}
     one = {task: own[:1] for task, own in rates.items()}
@@ -157,7 +174,7 @@ def experiment(
             method, _, once = ARMS[arm]
             rates = tuple(MORE * rate for rate in plan.rates[name]) if arm == MA else plan.rates[name]
             rates = (transfer.HEAD_RATE,) if arm == HEAD else rates
-            make = partial(lab.run_arm, task, arm, method, config_of(arm, seed), rates, seed, inner, once)
+            make = partial(lab.run_arm, task, arm, method, config_of(arm, seed), rates, seed, inner, once, arm == FRESH)
             rows, done = rows + cell(f"{name}, {arm}", make), done + 1
         if name == "python":
             configs = {arm: config_of(arm, seed) for arm in (LORA, AG)}
@@ -233,4 +250,5 @@ def figure(rows: pd.DataFrame) -> go.Figure:
         f"Planted entries found: AG {found[AG]:.0%}, MA {found[MA]:.0%}, random positions {found[RANDOM]:.0%}. "
         f"Passages dated right: {dated}."
     )
-    return arms_of.verdict(rows[rows["task"] == "python"], LORA, "Single entries against LoRA at equal count", note)
+    told = rows[rows["task"] == "python"].assign(arm=lambda t: t["arm"].replace(SHORT))
+    return arms_of.verdict(told, LORA, "Single entries against LoRA at equal count", note)
