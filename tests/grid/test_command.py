@@ -54,6 +54,17 @@ def test_the_command_of_a_record_gives_its_settings_back(called, monkeypatch, tm
     assert called[0] == ("grid", config)
 
 
+def test_out_writes_the_whole_record_with_the_command_that_writes_it(monkeypatch, tmp_path):
+    kept, there = tmp_path / "grid.json", tmp_path / "my grid.json"
+    record = {"command": "workbench compare tiny-lm --methods lora", "rows": [{"name": "größe"}]}
+    kept.write_text(json.dumps(record), encoding="utf-8")
+    found = {"path": str(kept), "rows": [], "left_out": [], "failed": [], "tied_best": [], "report": "report.html"}
+    monkeypatch.setattr(grid, "start", lambda *_, **__: found)
+    ask("tiny-lm", "--methods", "lora", "--out", str(there), "--json")
+    assert json.loads(there.read_text("utf-8")) == record | {"command": f"{record['command']} --out 'my grid.json'"}
+    assert json.loads(kept.read_text("utf-8")) == record
+
+
 def test_labelled_data_takes_the_encoder_and_text_the_language_model(called, monkeypatch, tmp_path):
     monkeypatch.setenv("WORKBENCH_RUNS", str(tmp_path))
     ask("--methods", "lora", "--tasks", "moby-dick")

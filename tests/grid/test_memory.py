@@ -1,5 +1,6 @@
 """Training memory is counted: by hand for a dense layer and for a sparse one."""
 
+import weakref
 from types import SimpleNamespace
 
 import torch
@@ -9,14 +10,15 @@ from workbench.grid.memory import counted, parts, saved_bytes
 
 
 class Dense(nn.Module):
-    """y = (x W)², whose backward pass needs x, W, and x W."""
+    """y = exp(x W), whose backward pass needs x, W, and y."""
 
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(3, 5))
 
     def forward(self, x):
-        return SimpleNamespace(loss=((x @ self.weight) ** 2).sum())
+        hidden = (x @ self.weight).exp()
+        return SimpleNamespace(loss=hidden.sum(), hidden=hidden)
 
 
 class Sparse(nn.Module):
@@ -41,6 +43,13 @@ def test_a_dense_layer_keeps_its_input_and_its_output_but_not_its_weight_again()
 
 def test_a_sparse_layer_is_counted_by_its_places_and_values():
     assert saved_bytes(Sparse(), {"x": torch.ones(7, 3)}) >= 8 * 2 * 4  # places are int64
+
+
+def test_nothing_of_the_graph_stays_in_memory():
+    model, alive = Dense(), []
+    model.register_forward_hook(lambda module, inputs, output: alive.append(weakref.ref(output.hidden)))
+    saved_bytes(model, {"x": torch.ones(7, 3)})
+    assert len(alive) == 1 and alive[0]() is None
 
 
 def test_parts_of_a_sparse_tensor_hold_all_its_numbers_and_a_dense_one_is_its_own_part():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +114,23 @@ def compare(context, models, name, detach, as_json, published, dry_run, out, **v
     if result is None:
         return
     if out:
-        Path(out).write_text(Path(result["path"]).read_text(encoding="utf-8"), encoding="utf-8")
+        copy_record(Path(result["path"]), Path(out))
     if as_json:
         click.echo(json.dumps(result, ensure_ascii=False, indent=1, default=str))
         return
     _show(result)
+
+
+def copy_record(path: Path, out: Path) -> None:
+    """Write a grid's record elsewhere; its command then says so too.
+
+    Args:
+        path: of `grid.json`.
+        out: of the copy; its name alone stands in the command.
+    """
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["command"] += f" --out {shlex.quote(out.name)}"
+    out.write_text(json.dumps(record, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _needs_no_grid(context: click.Context) -> None:

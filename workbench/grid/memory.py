@@ -32,8 +32,8 @@ def saved_bytes(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> int:
             storage = part.untyped_storage()
             if storage.data_ptr() not in own:
                 seen[storage.data_ptr()] = storage.nbytes()
-                held.append(part)
-        return tensor
+                held.append(part.detach())
+        return tensor.detach()  # with its history the graph would hold itself, and its memory would never be free again
 
     device = next(model.parameters()).device
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):

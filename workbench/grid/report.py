@@ -31,7 +31,9 @@ def scores(rows: pd.DataFrame, budget: str = "") -> go.Figure:
         budget: in words, for the caption.
     """
     metric = rows["metric"].iloc[0]
-    return intervals(rows.assign(n=rows[f"{metric}_n"]), metric, budget=budget, items="documents")
+    # A model that is not trained has one seed only; the caption speaks of the others.
+    rows = rows.assign(n=rows[f"{metric}_n"], seeds=rows["seeds"].max())
+    return intervals(rows, metric, budget=budget, items="documents")
 
 
 def against(rows: pd.DataFrame, cost: str = "trainable") -> go.Figure:
