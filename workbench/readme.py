@@ -1,21 +1,36 @@
-"""Write the demo's measured table into README.md.
+"""Write the measured parts of README.md from the records in `assets/findings/`.
 
-    workbench demo --json | python -m workbench.readme --take - --picture
+    python -m workbench.readme                                               write all parts from the records as they are
+    workbench demo --json | python -m workbench.readme --take - --picture    keep a new demo first, and draw the pictures
 
-The numbers stand in `assets/findings/demo.json`. A test checks that the
-README holds exactly what this command writes.
+A part stands between `<!-- NAME: written by … -->` and `<!-- end -->`. A test checks that the README holds exactly what this
+command writes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from workbench.paths import assets
 
-START, END = "<!-- demo table: written by `python -m workbench.readme` -->", "<!-- end -->"
+GRID = "grid-smollm2"
+START, END = "<!-- {}: written by `python -m workbench.readme` -->", "<!-- end -->"
+COMPRESSED = [
+    "base",
+    "rtn-8",
+    "nf4",
+    "rtn-4",
+    "gptq-4",
+    "efficientqat-4",
+    "rtn-3",
+    "gptq-3",
+    "efficientqat-3",
+    "efficientqat-2",
+]
 
 
 def table(result: dict[str, Any]) -> str:
@@ -42,21 +57,60 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def compressed() -> str:
+    """The Markdown table of the standing frontier: the best known ways to compress SmolLM2, and what they cost."""
+    from workbench.figures import formats
+    from workbench.progress import span
+
+    result = _record("compression")
+    rows = {row["name"]: row for row in result["rows"]}
+    lines = ["| | perplexity | on disk | closes of rounding's loss | made in |", "|---|---|---|---|---|"]
+    base = math.log(rows["base"]["perplexity"])
+    for name in COMPRESSED:
+        row = rows[name]
+        plain = (
+            math.log(rows[f"rtn-{row['bits']}"]["perplexity"]) - base
+            if row["method"] in ("gptq", "efficientqat")
+            else 0
+        )
+        closes = f"{100 * (1 - (math.log(row['perplexity']) - base) / plain):.0f} %" if plain else ""
+        value = formats.interval(row["perplexity"], row["perplexity_low"], row["perplexity_high"])
+        tied = "≈ " if row["perplexity_tied"] else ""
+        took = "" if name == "base" else span(row["seconds"])
+        lines.append(f"| {name} | {tied}{value} | {row['disk_bytes'] / 1e6:.0f} MB | {closes} | {took} |")
+    here, budget = result["machine"], result["budget"]
+    lines.append(
+        f"\n≈ tied with the best. {budget['predicted_tokens']} held-out tokens of {budget['data']}, groups of "
+        f"{budget['group_size']}, {budget['samples']} windows of {budget['window']} tokens of {budget['calibration']} as "
+        f"calibration, mean of {budget['seeds']} such samples; {here['machine']}, torch {here['torch']}, {here['date']}."
+    )
+    return "\n".join(lines)
+
+
+def _record(name: str) -> dict[str, Any]:
+    return json.loads((assets() / "findings" / f"{name}.json").read_text(encoding="utf-8"))
+
+
 def render(text: str) -> str:
-    """README text with the table put between its two marks."""
-    result = json.loads((assets() / "findings" / "demo.json").read_text(encoding="utf-8"))
-    before, rest = text.split(START)
-    _, after = rest.split(END)
-    return f"{before}{START}\n{table(result)}\n{END}{after}"
+    """README text with every measured part put between its two marks."""
+    for name, written in {"demo": lambda: table(_record("demo")), "frontier": compressed}.items():
+        before, rest = text.split(START.format(name))
+        _, after = rest.split(END, 1)
+        text = f"{before}{START.format(name)}\n{written()}\n{END}{after}"
+    return text
 
 
-def picture(result: dict[str, Any]) -> None:
-    """Draw the demo's picture into assets/pictures/demo.png."""
+def pictures() -> None:
+    """Draw the demo's and the standing grid's pictures into assets/pictures/."""
     import pandas as pd
 
     from workbench.figures import pareto
+    from workbench.grid import report
 
-    draw(pareto(pd.DataFrame(result["rows"]), "disk_bytes", "perplexity"), assets() / "pictures" / "demo.png")
+    folder = assets() / "pictures"
+    draw(pareto(pd.DataFrame(_record("demo")["rows"]), "disk_bytes", "perplexity"), folder / "demo.png")
+    record = _record(GRID)
+    draw(report.scores(pd.DataFrame(record["rows"]), record["settings"]["budget"]), folder / "grid.png")
 
 
 def draw(figure: Any, target: Path) -> None:
@@ -79,14 +133,15 @@ def draw(figure: Any, target: Path) -> None:
     if browser is None:
         raise UserError("Drawing the picture needs a Chromium; install one (Debian: apt install chromium).")
     figure.layout.updatemenus = []
-    figure.update_layout(width=900, height=430, margin={"t": 48})
+    height = max(430, figure.layout.height or 0)
+    figure.update_layout(width=900, height=height, margin={"t": 48})
     target.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "figure.html"
         figure.write_html(page, include_plotlyjs=True, config={"displayModeBar": False})
         flags = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
         subprocess.run(
-            [browser, *flags, f"--user-data-dir={folder}/profile", f"--screenshot={target}", "--window-size=916,446",
+            [browser, *flags, f"--user-data-dir={folder}/profile", f"--screenshot={target}", f"--window-size=916,{height + 16}",
              "--hide-scrollbars", "--virtual-time-budget=5000", page.as_uri()],
             check=True, capture_output=True, timeout=120,
         )  # fmt: skip
@@ -98,7 +153,9 @@ def main() -> None:
     parser.add_argument(
         "--take", metavar="FILE", type=argparse.FileType("r"), help="output of workbench demo --json, - for stdin"
     )
-    parser.add_argument("--picture", action="store_true", help="draw assets/pictures/demo.png with a headless Chromium")
+    parser.add_argument(
+        "--picture", action="store_true", help="draw the pictures of demo and grid with a headless Chromium"
+    )
     options = parser.parse_args()
     kept = assets() / "findings" / "demo.json"
     if options.take:
@@ -108,7 +165,7 @@ def main() -> None:
     path = assets().parent / "README.md"
     path.write_text(render(path.read_text(encoding="utf-8")), encoding="utf-8")
     if options.picture:
-        picture(json.loads(kept.read_text(encoding="utf-8")))
+        pictures()
 
 
 if __name__ == "__main__":

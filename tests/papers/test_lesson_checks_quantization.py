@@ -166,17 +166,17 @@ def test_two_rules_by_hand():
 
 
 def ladder_rows():
-    row = {"group": 64, "source": "all", "windows": 24, "loss": 4.0}
+    row = {"group": 64, "source": "all", "windows": 24, "loss": 4.0, "half": 0.001, "tested": 72}
     return pd.DataFrame(
-        [{**row, "method": method, "bits": bits, "size": bits + 0.3, "gap": gap}
-         for method, bits, gap in (("rtn", 3, 0.1), ("rtn", 8, -1e-5), ("gptq", 3, 0.05), ("nf4", 4, 0.02))]
+        [{**row, "method": method, "bits": bits, "size": bits + 0.3, "kl": kl, "gap": kl - 0.001}
+         for method, bits, kl in (("rtn", 3, 0.1), ("rtn", 8, 1e-5), ("gptq", 3, 0.05), ("nf4", 4, 0.02))]
     )  # fmt: skip
 
 
 def calibration_rows():
-    row = {"method": "gptq", "bits": 3, "group": 64, "size": 3.3, "loss": 4.0}
+    row = {"method": "gptq", "bits": 3, "group": 64, "size": 3.3, "loss": 4.0, "gap": 0.0, "half": 0.01, "tested": 72}
     told = [("none", 0, 0.1), ("all", 8, 0.06), ("all", 24, 0.05), ("kjv", 8, 0.08), ("kjv", 24, 0.07)]
-    return pd.DataFrame([{**row, "source": source, "windows": count, "gap": gap} for source, count, gap in told])
+    return pd.DataFrame([{**row, "source": source, "windows": count, "kl": kl} for source, count, kl in told])
 
 
 def test_figures_are_in_the_house_style_and_say_the_finding():
@@ -194,8 +194,11 @@ def test_figures_are_in_the_house_style_and_say_the_finding():
         style.check(style.theme(fig, dark=True))
         assert style.alt(fig).endswith(".")
     assert "a up to 90.0%, b up to 2.0%" in style.alt(shown["loud"])
-    assert shown["ladder"].data[0].y[-1] == 1e-4 and shown["ladder"].data[-1].marker.symbol == "star"
-    assert "all 0.055, kjv 0.075; rounding 0.100" in style.alt(shown["calibration"])
+    first, star = shown["ladder"].data[0], shown["ladder"].data[-1]
+    assert list(first.y) == [0.1, 1e-5] and list(first.error_y.array) == [0.001, 0.001] and star.marker.symbol == "star"
+    assert first.text[1] == "loss -0.0010 nats" and "72 windows" in style.theme(shown["ladder"]).layout.meta["caption"]
+    assert "all 0.0550, kjv 0.0750; rounding 0.1000" in style.alt(shown["calibration"])
+    assert all(trace.error_x.array is not None for trace in shown["calibration"].data)
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5])

@@ -121,7 +121,7 @@ def spectra(rows: pd.DataFrame) -> go.Figure:
     _frames.need(rows, ("method", "index", "value"), "singular values")
     fig = go.Figure()
     fig.update_xaxes(title_text="Direction (largest first)", type="linear")
-    fig.update_yaxes(title_text="Singular value (log scale)", type="log")
+    fig.update_yaxes(title_text="Singular value (log scale)", type="log", exponentformat="power")
     title = "In how many directions the matrix moved"
     if rows.empty:
         fig.update_yaxes(type="linear", title_text="Singular value (no unit)")

@@ -147,7 +147,8 @@ def _caption(rows: pd.DataFrame, metric: str, items: str, tied: bool, hollow: bo
         low, high = rows[column].min(), rows[column].max()
         parts[0] += f", n = {count(low)} {items}" if low == high else f", n = {count(low)} to {count(high)} {items}"
     if "seeds" in rows:
-        parts[0] += f", {count(rows['seeds'].min())} seeds"
+        seeds = rows["seeds"].min()
+        parts[0] += f", {count(seeds)} seed" + "s" * (seeds != 1)
     if tied:
         parts.append("Shaded: the best and what a paired test cannot tell from it")
     if hollow:

@@ -16,7 +16,7 @@ LOOKS = {  # format: variant whose look it has (colour from the bits, marker fro
     "rtn-4": "gptq-4", "int3": "rtn-3",
 }  # fmt: skip
 SHOWN = ("int8", "nf4", "int4", "int3")
-NUDGE = {"int4": 7, "nf4": -7, "fp4": 7}  # pixels, where labels would cover each other
+NUDGE = {"int4": 7, "fp4": 9, "fp4-dq": -5, "nf4-dq": 5, "nf4": -9, "rtn-4": 9}  # pixels: labels would cover each other
 MUTED = {"size": 12, "color": style.LIGHT["muted"]}
 
 

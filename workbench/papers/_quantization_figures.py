@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -147,14 +148,13 @@ def two_weights(first: float = 1.45, second: float = 1.35, correlation: float = 
 
 
 def ladder(rows: pd.DataFrame, points: pd.DataFrame | None = None) -> go.Figure:
-    """What a model of so many bits costs in loss.
+    """How far the predictions of a model of so many bits move.
 
     Args:
         rows: as `_quantization_lesson.one_point` gives them.
         points: rows made here and now, drawn as stars.
     """
     fig, told = go.Figure(), []
-    floor = 1e-4
     for method in ("rtn", "gptq", "nf4", "fp4"):
         own = rows[rows["method"] == method].sort_values("size")
         if own.empty:
@@ -162,26 +162,35 @@ def ladder(rows: pd.DataFrame, points: pd.DataFrame | None = None) -> go.Figure:
         look = style.look(LOOKS[method])
         color = style.COLORS["sparse"] if method == "gptq" else look.stroke
         fig.add_scatter(
-            x=own["size"].tolist(), y=own["gap"].clip(lower=floor).tolist(), name=method, mode="lines+markers",
-            line={"color": color, "width": 2, "dash": look.dash},
+            x=own["size"].tolist(), y=own["kl"].tolist(), name=method, mode="lines+markers",
+            line={"color": color, "width": 2, "dash": look.dash}, error_y=_bars(own["half"], color),
             marker={"symbol": look.marker, "size": 10, "color": color if method == "gptq" else look.fill,
                     "line": {"color": color, "width": 1.5}},
-            hovertemplate=f"{method}<br>%{{x:.2f}} bits a weight<br>%{{y:.4f}} nats<extra></extra>",
+            text=[f"loss {gap:+.4f} nats" for gap in own["gap"]],
+            hovertemplate=f"{method}<br>%{{x:.2f}} bits a weight<br>KL %{{y:.2g}} nats<br>%{{text}}<extra></extra>",
         )  # fmt: skip
-        told.append(f"{method} {own['gap'].iloc[0]:.3f} nats at {own['size'].iloc[0]:.2f} bits")
+        told.append(f"{method} {own['kl'].iloc[0]:.2g} nats at {own['size'].iloc[0]:.2f} bits")
     if points is not None and len(points):
         fig.add_scatter(
-            x=points["size"].tolist(), y=points["gap"].clip(lower=floor).tolist(), name="yours", mode="markers",
-            text=[f"{row.method}, {row.bits} bits, group {row.group or 'whole row'}" for row in points.itertuples()],
+            x=points["size"].tolist(), y=points["kl"].tolist(), name="yours", mode="markers",
+            error_y=_bars(points["half"], ACCENT),
+            text=[f"{row.method}, {row.bits} bits, group {row.group or 'whole row'}<br>loss {row.gap:+.4f} nats"
+                  for row in points.itertuples()],
             marker={"symbol": "star", "size": 15, "color": ACCENT, "line": {"color": style.LIGHT["text"], "width": 1}},
-            hovertemplate="%{text}<br>%{x:.2f} bits a weight<br>%{y:.4f} nats<extra></extra>",
+            hovertemplate="%{text}<br>%{x:.2f} bits a weight<br>KL %{y:.2g} nats<extra></extra>",
         )  # fmt: skip
     fig.update_xaxes(type="linear", title_text="Stored bits for each quantized weight")
-    fig.update_yaxes(type="log", title_text="Loss gap (nats per token, log scale)", exponentformat="power")
+    fig.update_yaxes(type="log", title_text="Mean KL (nats per token, log scale)", exponentformat="power")
     return style.finish(
-        fig, title="Loss against size", top=style.TOP + 24 * 3, alt=f"Least bits of each method: {'; '.join(told)}.",
-        caption="Loss on text not seen, minus that of the model before. A gap of zero or less is drawn at 10⁻⁴. Group 64.",
+        fig, title="How far the predictions move, against size", top=style.TOP + 24 * 2,
+        alt=f"Least bits of each method: {'; '.join(told)}.",
+        caption=f"KL of the next-token distributions before and after, on text not seen. Bars: 95 % interval over "
+        f"{int(rows['tested'].iloc[0])} windows of 64 tokens. Lines: groups of 64.",
     )  # fmt: skip
+
+
+def _bars(half: pd.Series, color: str) -> dict[str, Any]:
+    return {"type": "data", "array": half.tolist(), "color": color, "thickness": 1.5, "width": 3}
 
 
 def loud_tokens(shares: Mapping[str, Sequence[float]]) -> go.Figure:
@@ -210,12 +219,12 @@ def loud_tokens(shares: Mapping[str, Sequence[float]]) -> go.Figure:
 
 
 def calibration(rows: pd.DataFrame) -> go.Figure:
-    """Loss gap of GPTQ by the text it was calibrated on, for several amounts.
+    """How far GPTQ moves the predictions, by the text it was calibrated on, for several amounts.
 
     Args:
         rows: as `_quantization_lesson.calibrations` gives them, rounding included as source "none".
     """
-    plain = float(rows[rows["source"] == "none"]["gap"].mean())
+    plain = float(rows[rows["source"] == "none"]["kl"].mean())
     own = rows[rows["source"] != "none"]
     sources, counts = list(dict.fromkeys(own["source"])), sorted(own["windows"].unique())
     fig = go.Figure()
@@ -230,23 +239,25 @@ def calibration(rows: pd.DataFrame) -> go.Figure:
         font=MUTED,
     )
     for index, count in enumerate(counts):
-        part = own[own["windows"] == count].set_index("source")["gap"]
+        part = own[own["windows"] == count].set_index("source")
         fig.add_scatter(
-            x=[part[source] for source in sources], name=f"{count} windows", mode="markers",
+            x=part["kl"].reindex(sources).tolist(), name=f"{count} windows", mode="markers",
             y=[i + 0.18 * ((len(counts) - 1) / 2 - index) for i in range(len(sources))],
             marker={"symbol": ("circle", "square", "diamond")[index % 3], "size": 10,
                     "color": style.alpha(ACCENT, (index + 1) / len(counts)), "line": {"color": ACCENT, "width": 1.5}},
-            hovertemplate=f"{count} windows<br>%{{x:.3f}} nats<extra></extra>",
+            error_x=_bars(part["half"].reindex(sources), ACCENT),
+            hovertemplate=f"{count} windows<br>%{{x:.4f}} nats<extra></extra>",
         )  # fmt: skip
     fig.update_yaxes(type="linear", tickmode="array", tickvals=list(range(len(sources))), ticktext=sources, showgrid=False,
                      range=[-0.5, len(sources) - 0.2])  # fmt: skip
-    fig.update_xaxes(type="linear", title_text="Loss gap (nats per token)")
-    mean = own.groupby("source")["gap"].mean()
-    told = ", ".join(f"{source} {mean[source]:.3f}" for source in sources)
+    fig.update_xaxes(type="linear", title_text="Mean KL (nats per token)", rangemode="tozero")
+    mean = own.groupby("source")["kl"].mean()
+    told = ", ".join(f"{source} {mean[source]:.4f}" for source in sources)
     return style.finish(
         fig, title="GPTQ at 3 bits, calibrated on …", left=118, top=style.TOP + 24 * 2, plot=46 * len(sources),
-        alt=f"Mean loss gap by calibration text: {told}; rounding {plain:.3f}.",
-        caption="Measured on unseen text of all three books in equal parts. A window has 64 tokens; one seed.",
+        alt=f"Mean KL by calibration text: {told}; rounding {plain:.4f}.",
+        caption="KL on unseen text of all three books in equal parts. Bars: 95 % interval over "
+        f"{int(rows['tested'].iloc[0])} windows of 64 tokens. One draw of calibration text for each mark.",
     )  # fmt: skip
 
 
@@ -281,7 +292,7 @@ def gaps(shift: float = 0.3, temperature: float = 0.3) -> go.Figure:
         (found["predicted"] / found["kl"].clamp(min=1e-12) - 1)[(found["kl"] > 0.01 * found["kl"].max())].abs().max()
     )
     return style.finish(
-        fig, title="Only close races are decided by rounding", top=style.TOP + 24,
+        fig, title="Only close races are decided by rounding", top=style.TOP + 24, left=style.LEFT + 16,
         alt=f"Area under the exact curve {areas['kl']:.4f}, under the closed form {areas['predicted']:.4f}.",
         caption=f"Shift {shift:g}, temperature {temperature:g}. Area: exact {areas['kl']:.4f}, closed form "
         f"{areas['predicted']:.4f}, though single gaps are off by up to {100 * off:.0f} percent.",

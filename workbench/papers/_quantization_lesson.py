@@ -99,7 +99,8 @@ def one_point(
         equal_tokens: as for `quantize_model`.
 
     Returns:
-        method, bits, group, source, windows, size (stored bits per weight), loss and gap (nats per token).
+        method, bits, group, source, windows, size (stored bits per weight), loss and gap to the model before (nats per
+        token); kl, the mean divergence of its predictions (nats per token), half of its 95 % interval, and tested windows.
     """
     sizes = sizes_of(scale)
     count = count or sizes.calibration * len(TEXTS)
@@ -111,14 +112,44 @@ def one_point(
         calibration=calibration_text(source, count, seed) if method == "gptq" else None, equal_tokens=equal_tokens,
     )  # fmt: skip
     loss = loss_of(model, test)
+    kl, half = distance(model, scale, seed)
     return {"method": method, "bits": report.bits, "group": group_size or 0, "source": source, "windows": count,
-            "size": report.bits_per_weight, "loss": loss, "gap": loss - dense}  # fmt: skip
+            "size": report.bits_per_weight, "loss": loss, "gap": loss - dense, "kl": kl, "half": half,
+            "tested": len(test)}  # fmt: skip
 
 
 @cache
 def dense_loss(scale: str = "small", seed: int = 0) -> float:
     """Nats per token of the model that is not quantized, on the same test windows."""
     return loss_of(models.load_model("tiny-lm"), windows("test", sizes_of(scale).test, seed))
+
+
+@cache
+def _dense_predictions(scale: str, seed: int) -> Tensor:
+    """Log-probabilities [windows, 64, vocabulary] of the model that is not quantized, on the test windows."""
+    return _predictions(models.load_model("tiny-lm"), windows("test", sizes_of(scale).test, seed))
+
+
+@torch.no_grad()
+def _predictions(model: nn.Module, ids: Tensor) -> Tensor:
+    model.eval()
+    return torch.cat([model(part, use_cache=False).logits.log_softmax(-1) for part in ids.split(16)])
+
+
+def distance(model: nn.Module, scale: str = "small", seed: int = 0) -> tuple[float, float]:
+    """How far the predictions moved: mean KL(p ‖ q) over all places of the test windows, p before, q after (nats).
+
+    Args:
+        model: a rounded version of the shipped model.
+        scale, seed: which windows.
+
+    Returns:
+        The mean, and half of its 95 % interval over windows.
+    """
+    before = _dense_predictions(scale, seed)
+    after = _predictions(model, windows("test", sizes_of(scale).test, seed))
+    found = (before.exp() * (before - after)).sum(-1).mean(-1).double()  # one number a window
+    return float(found.mean()), 1.96 * float(found.std()) / len(found) ** 0.5
 
 
 def ladder(scale: str = "small", seed: int = 0, progress: Progress = silent) -> pd.DataFrame:
@@ -141,6 +172,24 @@ def calibrations(scale: str = "small", seed: int = 0, progress: Progress = silen
     for done, (source, count) in enumerate(steps):
         progress(done, len(steps), f"{source}, {count} windows")
         rows.append(one_point("gptq", 3, source=source, count=count, scale=scale, seed=seed))
+    progress(1, 1, "done")
+    return pd.DataFrame(rows)
+
+
+def efficientqat_judged(scale: str = "small", seed: int = 0, progress: Progress = silent) -> pd.DataFrame:
+    """The judged models of the page `efficientqat` for one seed, as its `margin` and `figure` take them.
+
+    Args:
+        scale, seed: as for the page's `experiment`, which runs more that is only shown.
+        progress: called as models are done.
+    """
+    from workbench.papers import _efficientqat_runs as trained
+
+    setup = trained.prepare(trained.plan_for(scale), seed, "cpu")
+    rows, jobs = [trained.float_row(setup, seed)], trained.cases("smoke")
+    for done, case in enumerate(jobs):
+        progress(done, len(jobs), case.arms[-1])
+        rows += trained.run_case(setup, case, seed)
     progress(1, 1, "done")
     return pd.DataFrame(rows)
 
