@@ -17,7 +17,7 @@ from typing import Any
 
 from workbench.paths import assets
 
-GRID = "grid-smollm2"
+GRID = "grid-minilm"
 START, END = "<!-- {}: written by `python -m workbench.readme` -->", "<!-- end -->"
 COMPRESSED = [
     "base",
