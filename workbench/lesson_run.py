@@ -31,6 +31,7 @@ from workbench.paths import assets
 from workbench.training.abilities import markdown
 
 LIMIT = 900  # seconds one cell may take
+KNOB = "widgets.interactive("
 LOOKS = """<style>
 .highlight pre { font-family: var(--jp-code-font-family); font-size: var(--jp-code-font-size); white-space: pre; }
 .highlight pre { overflow-x: auto; }
@@ -97,7 +98,7 @@ def execute(path: Path, scale: str, directory: Path, *, drawn: bool = False) -> 
         cells.append(cell)
         if "parameters" in cell.metadata.get("tags", []) and f'SCALE = "{scale}"' not in cell.source:
             cells.append(nbformat.v4.new_code_cell(f"SCALE = {scale!r}", id="scale-of-this-run"))
-        if drawn and cell.metadata.get("redraw"):
+        if drawn and cell.metadata.get("redraw") and KNOB in cell.source:
             cells.append(nbformat.v4.new_code_cell(cell.metadata["redraw"][0], id=f"drawn-{cell['id']}"))
     notebook.cells = cells
     begun, spent, before = time.monotonic(), _processor(), os.environ.get("HF_HUB_OFFLINE")

@@ -138,11 +138,12 @@ def write(tmp_path, *sources, **metadata):
 
 
 def test_a_lesson_is_run_at_the_scale_asked_for_with_its_knob_drawn_and_the_failing_cell_named(tmp_path):
-    path = write(tmp_path, "print('scale', SCALE)", redraw=["print('drawn')"])
+    knob = "print('scale', SCALE)  # in the place of widgets.interactive(draw)"
+    path = write(tmp_path, knob, "print('a figure, no knob')", redraw=["print('drawn')"])
     before = path.read_text()
     executed, taken = lesson_run.execute(path, "smoke", tmp_path, drawn=True)
     printed = [cell.outputs[0]["text"].strip() for cell in executed.cells if cell.get("outputs")]
-    assert printed == ["scale smoke", "drawn"]
+    assert printed == ["scale smoke", "drawn", "a figure, no knob"]
     assert taken.seconds > 0 < taken.processor
     assert path.read_text() == before
 
