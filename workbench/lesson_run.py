@@ -31,7 +31,7 @@ from workbench.paths import assets
 from workbench.training.abilities import markdown
 
 LIMIT = 900  # seconds one cell may take
-KNOB = "widgets.interactive("
+KNOB = re.compile(r"^def |lessons\.knob\(", re.MULTILINE)  # other cells have drawn their figure already
 LOOKS = """<style>
 .highlight pre { font-family: var(--jp-code-font-family); font-size: var(--jp-code-font-size); white-space: pre; }
 .highlight pre { overflow-x: auto; }
@@ -91,14 +91,14 @@ def execute(path: Path, scale: str, directory: Path, *, drawn: bool = False) -> 
     """
     import nbformat
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError, CellTimeoutError
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     notebook, cells = nbformat.read(path, as_version=4), []
     for cell in notebook.cells:
         cells.append(cell)
         if "parameters" in cell.metadata.get("tags", []) and f'SCALE = "{scale}"' not in cell.source:
             cells.append(nbformat.v4.new_code_cell(f"SCALE = {scale!r}", id="scale-of-this-run"))
-        if drawn and cell.metadata.get("redraw") and KNOB in cell.source:
+        if drawn and cell.metadata.get("redraw") and KNOB.search(cell.source):
             cells.append(nbformat.v4.new_code_cell(cell.metadata["redraw"][0], id=f"drawn-{cell['id']}"))
     notebook.cells = cells
     begun, spent, before = time.monotonic(), _processor(), os.environ.get("HF_HUB_OFFLINE")
@@ -107,7 +107,7 @@ def execute(path: Path, scale: str, directory: Path, *, drawn: bool = False) -> 
         NotebookClient(
             notebook, timeout=LIMIT, kernel_name="python3", resources={"metadata": {"path": str(directory)}}
         ).execute()
-    except (CellExecutionError, CellTimeoutError) as error:
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         last = [line for line in str(error).splitlines() if line.strip()][-1]
         raise JobError(f"Lesson {path.stem} stopped: {last}. Look at it with: workbench lab") from error
     finally:

@@ -51,6 +51,19 @@ def progress_bar() -> Progress:
     return progress
 
 
+def knob(draw: Callable[..., Any], options: dict[str, Any] | None = None, /, **inputs: Any) -> Any:
+    """Widgets that call a function when they are turned, with the figure or table that it returns below them.
+
+    Args:
+        draw: takes the inputs by name. (`ipywidgets.interactive` alone calls it and shows nothing of what it returns.)
+        options: of `ipywidgets.interactive`: `manual` waits for a button with the words `manual_name`.
+        inputs: a widget, or what `ipywidgets` makes one of, for each argument.
+    """
+    from workbench.lesson_knob import Knob
+
+    return Knob(draw, options or {}, **inputs)
+
+
 def check_numbers_trained(lora: Any, nola: Any) -> Check:
     """Lesson 05, exercise 1: numbers trained on the query and value layers of tiny-lm.
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from workbench.paths import assets
 
-GRID = "grid-minilm"
+GRID = "grid-smollm2"
 START, END = "<!-- {}: written by `python -m workbench.readme` -->", "<!-- end -->"
 COMPRESSED = [
     "base",

@@ -63,6 +63,12 @@ def test_code_cells_are_short_and_define_no_block(path):
 
 
 @lessons
+def test_knobs_show_what_they_draw(path):
+    for cell in read(path).cells:
+        assert "widgets.interact" not in cell.source, f"{cell['id']}: lessons.knob shows what the function returns"
+
+
+@lessons
 def test_says_question_goal_minutes_and_where_it_breaks(path):
     text = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
     for words in ("question", "able to say", "inutes"):
@@ -76,6 +82,15 @@ def test_every_paper_is_taught_in_its_lesson_under_a_heading_with_its_slug(card)
     assert path.is_file(), f"lesson {card['lesson']} does not exist"
     text = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
     assert re.search(rf"^#+ .*(?<![\w-]){re.escape(card['slug'])}(?![\w-])", text, re.MULTILINE)
+
+
+def knobs(notebook):
+    """(Whether a knob waits for its button, what stands below it) for each knob of an executed notebook."""
+    state = notebook.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {}).get("state", {})
+    for model in state.values():
+        if "widget-interact" in model["state"].get("_dom_classes", []):
+            parts = [state[name.removeprefix("IPY_MODEL_")] for name in model["state"]["children"]]
+            yield any(part["model_name"] == "ButtonModel" for part in parts), parts[-1]["state"]["outputs"]
 
 
 def redraw_cell(calls):
@@ -103,6 +118,9 @@ def test_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
     NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
+    shown = list(knobs(notebook))
+    assert len(shown) == sum(cell.source.count("lessons.knob(") for cell in notebook.cells)
+    assert all(waits or any("data" in output for output in outputs) for waits, outputs in shown)
     text = json.dumps(notebook)
     assert "Traceback (most recent call last)" not in text
     warned = [

@@ -261,6 +261,11 @@ def test_front_agrees_with_the_definition():
     assert chosen == set(zip(cost, quality, strict=True)) - beaten
 
 
+@pytest.mark.parametrize(("seeds", "words"), [(1, ", 1 seed."), (3, ", 3 seeds.")])
+def test_intervals_says_how_many_seeds_were_trained(seeds, words):
+    assert words in intervals(_compared(seeds=[seeds] * 3), "perplexity").layout.meta["caption"]
+
+
 def test_pareto_uses_megabytes_and_keeps_variants_without_intervals():
     rows = _compared()
     rows.loc[0, ["perplexity_low", "perplexity_high"]] = np.nan

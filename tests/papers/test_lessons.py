@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from workbench.adapters._random import random_numbers
-from workbench.lessons import Check, check_combination, check_numbers_trained, progress_bar
+from workbench.lessons import Check, check_combination, check_numbers_trained, knob, progress_bar
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,15 @@ def test_the_bar_shows_share_and_text(monkeypatch):
     bar, label = shown[0].children
     assert bar.value == 0.75
     assert label.value.startswith("75% · two · about")
+
+
+def test_a_knob_shows_what_its_function_returns_and_waits_for_its_button_when_told_to():
+    turned = []
+    shown = knob(lambda n: turned.append(n) or f"twice {n}", n=(1, 5))
+    assert turned == [3] and shown.auto_display and shown.result == "twice 3"
+    shown.children[0].value = 4
+    assert turned == [3, 4]
+    waits = knob(lambda n: turned.append(n), {"manual": True, "manual_name": "go"}, n=(1, 5))
+    assert turned == [3, 4] and waits.auto_display
+    waits.children[1].click()
+    assert turned == [3, 4, 3]

@@ -138,7 +138,7 @@ def write(tmp_path, *sources, **metadata):
 
 
 def test_a_lesson_is_run_at_the_scale_asked_for_with_its_knob_drawn_and_the_failing_cell_named(tmp_path):
-    knob = "print('scale', SCALE)  # in the place of widgets.interactive(draw)"
+    knob = "print('scale', SCALE)  # in the place of lessons.knob(draw)"
     path = write(tmp_path, knob, "print('a figure, no knob')", redraw=["print('drawn')"])
     before = path.read_text()
     executed, taken = lesson_run.execute(path, "smoke", tmp_path, drawn=True)

@@ -148,7 +148,7 @@ def _caption(rows: pd.DataFrame, metric: str, items: str, tied: bool, hollow: bo
         parts[0] += f", n = {count(low)} {items}" if low == high else f", n = {count(low)} to {count(high)} {items}"
     if "seeds" in rows:
         seeds = rows["seeds"].min()
-        parts[0] += f", {count(seeds)} seed" + "s" * (seeds != 1)
+        parts[0] += f", {count(seeds)} seed{'' if seeds == 1 else 's'}"
     if tied:
         parts.append("Shaded: the best and what a paired test cannot tell from it")
     if hollow:
