@@ -73,13 +73,36 @@ def test_the_bar_shows_share_and_text(monkeypatch):
     assert label.value.startswith("75% · two · about")
 
 
-def test_a_knob_shows_what_its_function_returns_and_waits_for_its_button_when_told_to():
-    turned = []
-    shown = knob(lambda n: turned.append(n) or f"twice {n}", n=(1, 5))
-    assert turned == [3] and shown.auto_display and shown.result == "twice 3"
-    shown.children[0].value = 4
-    assert turned == [3, 4]
-    waits = knob(lambda n: turned.append(n), {"manual": True, "manual_name": "go"}, n=(1, 5))
-    assert turned == [3, 4] and waits.auto_display
+def below(turned):
+    """What stands below a knob, as plain text."""
+    return [output.get("data", {}).get("text/plain") or output["evalue"] for output in turned.children[-1].outputs]
+
+
+def test_a_knob_shows_what_its_function_returns_and_turns_with_its_widgets():
+    turned = knob(lambda n: f"twice {n}", n=(1, 5))
+    assert below(turned) == ["'twice 3'"]
+    turned.children[0].value = 4
+    assert below(turned) == ["'twice 4'"] and turned.result == "twice 4"
+
+
+def test_a_knob_told_to_waits_for_its_button():
+    calls = []
+    waits = knob(lambda n: calls.append(n) or n, {"manual": True, "manual_name": "go"}, n=(1, 5))
+    waits.children[0].value = 4
+    assert calls == [] and below(waits) == []
     waits.children[1].click()
-    assert turned == [3, 4, 3]
+    assert calls == [4] and below(waits) == ["4"] and not waits.children[1].disabled
+
+
+def test_a_knob_that_fails_says_so_below_and_raises():
+    turned = knob(lambda n: 6 / (n - 4), n=(1, 5))
+    with pytest.raises(ZeroDivisionError):
+        turned.children[0].value = 4
+    assert below(turned) == ["division by zero"]
+
+
+def test_a_knob_shows_a_figure_as_its_data():
+    import plotly.graph_objects as go
+
+    turned = knob(lambda n: go.Figure(go.Scatter(x=[1, n], y=[2, 2])), n=(1, 5))
+    assert "application/vnd.plotly.v1+json" in turned.children[-1].outputs[0]["data"]

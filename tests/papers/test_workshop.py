@@ -162,6 +162,11 @@ def test_a_cell_that_fails_is_one_sentence(tmp_path, monkeypatch):
         lesson_run.execute(write(tmp_path, "1 / 0"), "smoke", tmp_path)
 
 
+def test_a_kernel_that_dies_is_one_sentence_too(tmp_path):
+    with pytest.raises(JobError, match="Lesson 00_lesson stopped: Kernel died"):
+        lesson_run.execute(write(tmp_path, "import os", "os._exit(3)", "1"), "smoke", tmp_path)
+
+
 def test_a_page_shows_its_figure_and_asks_a_server_for_formulas_only():
     figure = go.Figure(go.Scatter(x=[1, 2], y=[2, 2]), layout={"meta": {"alt": "A line rises."}})
     output = nbformat.v4.new_output("display_data", {lesson_run.PLOTLY: json.loads(figure.to_json())})
