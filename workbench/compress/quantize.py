@@ -63,8 +63,8 @@ def quantize_model(
         act_order: gptq: inputs with the largest activations first. Better, and as fast: scales are fixed beforehand.
         damping: gptq: share of the mean diagonal added to the Hessian at first.
         equal_tokens: gptq, awq, efficientqat: every calibration token counts by its relative error. False is the
-            published sum of squares, which a few tokens with huge inputs decide: on SmolLM2 it makes 4 bits no better
-            than rounding.
+            published sum of squares, which a few tokens with huge inputs decide: at 4 bits GPTQ then closes less of
+            rounding's gap on SmolLM2 (one measurement: `assets/findings/loud-tokens.json`, shown in lesson 08).
         double_quant: nf4, fp4: scales in 8 bits.
         training: efficientqat: epochs, batch_size, rates … as `quantize_efficientqat` has them.
         progress: called as layers finish.
