@@ -13,11 +13,14 @@ import time
 from html import escape
 from typing import Any
 
+import gradio as gr
+
 from workbench.errors import UserError
 from workbench.figures import formats
 from workbench.progress import span
 from workbench.runs import Run, Store, merge
 from workbench.runs.files import peek
+from workbench.runs.run import RESUMABLE
 
 from . import choices, html
 
@@ -220,6 +223,24 @@ def find(id: str | None) -> Run | None:
         return Store().get(id) if id else None
     except UserError:
         return None
+
+
+def buttons(run: Run | None) -> tuple[Any, Any]:
+    """Whether the buttons Stop and Resume of a run are to be seen."""
+    status = run.status if run else ""
+    return gr.update(visible=status in ("running", "queued")), gr.update(visible=status in RESUMABLE)
+
+
+def halt(id: str) -> None:
+    """Ask a run to stop; what is finished is kept."""
+    Store().stop(id)
+    forget()
+
+
+def go_on(id: str) -> None:
+    """Put a run back in the queue."""
+    Store().resume(id)
+    forget()
 
 
 def stamp(id: str | None) -> str:

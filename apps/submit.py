@@ -73,24 +73,23 @@ def attempt(problems: list[str], step: Callable[[], Any]) -> Any:
 
 def quantize(config: Config) -> Config:
     """Settings of a compression, with places for its keys."""
-    from workbench import models
-    from workbench.compress.job import is_adapter, settings
+    from workbench.compress.job import settings
 
-    full = settings(config)
-    full["model"] = choices.model_place(full["model"])
-    full["data"] = choices.data_place(full["data"])
-    if not is_adapter(full["model"]):
-        models.resolve(full["model"])
-    return full
+    return smaller(settings(config))
 
 
 def prune(config: Config) -> Config:
     """Settings of a pruning, with places for its keys."""
-    from workbench import models
-    from workbench.compress.job import is_adapter
     from workbench.compress.prune_job import settings
 
-    full = settings(config)
+    return smaller(settings(config))
+
+
+def smaller(full: Config) -> Config:
+    """Checked settings of a compression or pruning, with places for their keys; the model must be there."""
+    from workbench import models
+    from workbench.compress.job import is_adapter
+
     full["model"] = choices.model_place(full["model"])
     full["data"] = choices.data_place(full["data"])
     if not is_adapter(full["model"]):

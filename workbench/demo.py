@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench import machine
-from workbench.errors import UserError
 from workbench.progress import Progress, part, silent
 
 if TYPE_CHECKING:
@@ -58,18 +57,9 @@ def start_or_continue(config: dict[str, Any], *, fresh: bool = False, progress: 
     from workbench.runs import Store
 
     check(config)
-    store = Store()
-    found = None if fresh else store.find("demo", config)
-    if found is not None and found.status == "done":
-        return found.result()
-    if found is not None and found.status in ("stopped", "interrupted", "failed"):
-        return store.resume_here(found.id, progress)
-    if found is not None:
-        raise UserError(
-            f"This demo is {found.status} already as {found.id}; look at it with: workbench runs show {found.id}, "
-            "or start another with --fresh."
-        )
-    return store.run_here("demo", config, name="demo", progress=progress)
+    if fresh:
+        return Store().run_here("demo", config, name="demo", progress=progress)
+    return Store().continue_here("demo", config, name="demo", progress=progress, hint=", or start another with --fresh")
 
 
 def check(config: dict[str, Any]) -> None:

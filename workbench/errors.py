@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class UserError(ValueError):
@@ -31,3 +32,20 @@ def choose(kind: str, name: str, options: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"choose one of: {', '.join(known)}."
     raise UserError(f"There is no {kind} called {name!r}; {hint}")
+
+
+def with_defaults(what: str, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with the defaults of those that were left out.
+
+    Args:
+        what: has the settings, in the user's words ("export", "An edit").
+        config: settings that were given.
+        defaults: every setting that exists, with its default.
+
+    Raises:
+        UserError: for settings that do not exist, with those that do.
+    """
+    unknown = sorted(set(config) - set(defaults))
+    if unknown:
+        raise UserError(f"{what} has no setting {', '.join(unknown)}; it has {', '.join(defaults)}.")
+    return {**defaults, **config}

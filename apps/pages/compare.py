@@ -13,7 +13,7 @@ from workbench.commands.jobs import compare
 from workbench.errors import UserError
 from workbench.figures import intervals, pareto
 from workbench.figures.axes import AXES
-from workbench.runs import Run, Store, compare_configs
+from workbench.runs import Run, compare_configs
 
 from .. import catalogue, choices, curve, drawing, fields, grids, html, live, measured, submit
 from ..frame import Frame, Page, box, step
@@ -108,8 +108,8 @@ def build(frame: Frame) -> None:
     frame.on(kind.change, choose_kind, kind, [ready_part, grid_part, ready_shown, grid_shown, ask])
     frame.on(start.click, begin, [kind, models, form, *grid, grid_form], [frame.run, said, form, grid_form])
     frame.on(ask.click, estimate, [*grid, grid_form], [said, grid_form, told], gate=True, progress="minimal")
-    frame.on(stop.click, halt, frame.run, None)
-    frame.on(resume.click, go_on, frame.run, None)
+    frame.on(stop.click, live.halt, frame.run, None)
+    frame.on(resume.click, live.go_on, frame.run, None)
     frame.on(runs.change, differences, runs, [differ, drawn, curves])
     frame.follow(stamp_run, show_run, [frame.run], [card, stop, resume, table, tests])
     frame.follow(lambda id, *_: measured.stamp(found(id)), show_figures, [frame.run, cost, good], [front, spread])
@@ -229,11 +229,9 @@ def show_run(id: str) -> tuple[str, Any, Any, str, str]:
     off = gr.update(visible=False)
     if run is None:
         return html.empty(NOTHING), off, off, "", ""
-    status = run.status
     return (
         live.card(run, NOTHING),
-        gr.update(visible=status in ("running", "queued")),
-        gr.update(visible=status in ("stopped", "interrupted", "failed")),
+        *live.buttons(run),
         measured.table(run) if run.job == "compare" else "",
         measured.paired(run) if run.job == "compare" else "",
     )
@@ -285,15 +283,3 @@ def text(value: Any) -> str:
     """A setting in one cell."""
     value = choices.shown(value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def halt(id: str) -> None:
-    """Stop; finished rows are kept."""
-    Store().stop(id)
-    live.forget()
-
-
-def go_on(id: str) -> None:
-    """Measure the rest."""
-    Store().resume(id)
-    live.forget()

@@ -10,7 +10,7 @@ import pandas as pd
 
 from workbench.errors import UserError
 from workbench.figures import formats, layers, weights
-from workbench.runs import Run, Store
+from workbench.runs import Run
 
 from .. import catalogue, choices, drawing, exports, fields, html, live, measured, shrinking, submit, variants
 from ..frame import Frame, Page, box, step
@@ -81,8 +81,8 @@ def build(frame: Frame) -> None:
     frame.on(method.change, explain, method, [about, *parts])
     frame.on(start.click, begin, asked, [frame.run, said, *forms])
     frame.on(ask.click, estimate, asked, [said, *forms], gate=True, progress="minimal")
-    frame.on(stop.click, halt, frame.run, None)
-    frame.on(resume.click, go_on, frame.run, None)
+    frame.on(stop.click, live.halt, frame.run, None)
+    frame.on(resume.click, live.go_on, frame.run, None)
     frame.on(export.click, begin_export, [model, to, frame.run], [frame.run, said], progress="minimal")
     frame.on(measure.click, compare, [model, frame.run], said)
     frame.on(count.click, variants.histogram, [frame.run, layer], spread, gate=True, progress="minimal")
@@ -196,8 +196,7 @@ def show_run(id: str) -> tuple[str, Any, Any, Any, Any]:
         )
     return (
         live.card(run, NOTHING) + ways + (exports.report(run) if run.job == "export" else ""),
-        gr.update(visible=status in ("running", "queued")),
-        gr.update(visible=status in ("stopped", "interrupted", "failed")),
+        *live.buttons(run),
         gr.update(choices=names, value=names[0] if names else None),
         gr.update(visible=file is not None, value=file),
     )
@@ -251,15 +250,3 @@ def compare(model: str, id: str) -> str:
     first = str(choices.shown(place))
     run = submit.submit("compare", {"models": [first, *(f"run:{r.id}" for r in done)], "tokens": 4000, "items": 24})
     return html.note(f"{live.title(run)} is {run.status}. Its rows appear in the table one by one.")
-
-
-def halt(id: str) -> None:
-    """Stop the run in view."""
-    Store().stop(id)
-    live.forget()
-
-
-def go_on(id: str) -> None:
-    """Put it back in the queue."""
-    Store().resume(id)
-    live.forget()

@@ -94,8 +94,8 @@ def build(frame: Frame) -> None:
     for event in (frame.blocks.load, scene.change, prompt.change):
         frame.on(event, show_given, asked, [given, said], trigger_mode="always_last")
     frame.on(start.click, begin, [*asked, form], [frame.run, said, form])
-    frame.on(stop.click, halt, frame.run, None)
-    frame.on(resume.click, go_on, frame.run, None)
+    frame.on(stop.click, live.halt, frame.run, None)
+    frame.on(resume.click, live.go_on, frame.run, None)
     frame.follow(live.stamp, show_run, [frame.run], [card, stop, resume])
     frame.follow(stamp_result, show_result, [frame.run], [made, facts, strip, scores, eta, band])
     for event in (eta.change, frame.run.change):
@@ -198,12 +198,7 @@ def own(id: str) -> Run | None:
 def show_run(id: str) -> tuple[str, Any, Any]:
     """Card and buttons."""
     run = own(id)
-    status = run.status if run else ""
-    return (
-        live.card(run, NOTHING),
-        gr.update(visible=status in ("running", "queued")),
-        gr.update(visible=status in ("stopped", "interrupted", "failed")),
-    )
+    return live.card(run, NOTHING), *live.buttons(run)
 
 
 def stamp_result(id: str) -> str:
@@ -275,18 +270,3 @@ def show_factors(id: str, index: int | None) -> str:
         html.table(head, table, label="Factors")
         + f'<p class="wb-small wb-muted" style="margin-top: 8px">{escape(words)}</p>'
     )
-
-
-# ---- acting
-
-
-def halt(id: str) -> None:
-    """Stop; an unfinished edit keeps nothing."""
-    Store().stop(id)
-    live.forget()
-
-
-def go_on(id: str) -> None:
-    """Put it back in the queue."""
-    Store().resume(id)
-    live.forget()

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from workbench.errors import UserError
-from workbench.runs import Run, Store
+from workbench.runs import Run
 from workbench.training.config import FinetuneConfig
 
 from .. import catalogue, choices, curve, datasets, drawing, fields, html, live, outcome, submit
@@ -231,11 +231,9 @@ def show_run(id: str) -> tuple[str, Any, Any, str]:
     if id and run is None:
         gone = html.note("There is no such run (any more). Choose one on the page Runs, or start a new one.", "caution")
         return gone, gr.update(visible=False), gr.update(visible=False), ""
-    status = run.status if run else ""
     return (
         live.card(run, NOTHING),
-        gr.update(visible=status in ("running", "queued")),
-        gr.update(visible=status in ("stopped", "interrupted", "failed")),
+        *live.buttons(run),
         outcome.result(run) if run else "",
     )
 
@@ -258,13 +256,11 @@ def show_curves(id: str, others: list[str] | None, log: bool) -> tuple[str]:
 
 def halt(id: str) -> str:
     """Ask the run to stop and keep its last step."""
-    Store().stop(id)
-    live.forget()
+    live.halt(id)
     return ""
 
 
 def go_on(id: str) -> str:
     """Put the run back in the queue, on the same curve."""
-    Store().resume(id)
-    live.forget()
+    live.go_on(id)
     return ""

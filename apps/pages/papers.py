@@ -93,7 +93,7 @@ def build(frame: Frame) -> None:
     asked = "() => [workbench.parameter('paper')]"
     frame.on(frame.blocks.load, show_paper, [slug], [about, live_part, figure, rest], queue=True, js=asked)
     frame.on(start.click, begin, [slug, knobs], [frame.run, said, knobs])
-    frame.on(stop.click, halt, frame.run, None)
+    frame.on(stop.click, live.halt, frame.run, None)
     frame.follow(live.stamp, show_run, [frame.run], [card, stop])
 
 
@@ -229,11 +229,3 @@ def show_run(id: str) -> tuple[str, Any]:
         verdict = found["badge"] if found["badge"] != "not run" else "no verdict (needs scale small and 3 seeds)"
         text += f"<p>Verdict: {escape(verdict)}</p>" + html.table(("Seed", "Margin", "Holds"), rows, label="This run")
     return text, gr.update(visible=run.status in ("running", "queued"))
-
-
-def halt(id: str) -> None:
-    """Stop; finished seeds are kept."""
-    from workbench.runs import Store
-
-    Store().stop(id)
-    live.forget()

@@ -51,7 +51,7 @@ def build(frame: Frame) -> None:
     buttons = [stop, resume, again, earlier, later, delete]
     frame.follow(lambda *_: live.snapshot().stamp, show_list, [words, job, state, frame.run], [listing])
     frame.follow(live.stamp, show_run, [frame.run], [card, *buttons, detail])
-    for button, action in ((stop, halt), (resume, go_on), (earlier, move_up), (later, move_down)):
+    for button, action in ((stop, live.halt), (resume, live.go_on), (earlier, move_up), (later, move_down)):
         frame.on(button.click, action, frame.run, None)
     frame.on(again.click, rerun, frame.run, frame.run)
     ask = [gr.update(visible=True), gr.update(visible=True)]
@@ -137,18 +137,6 @@ def text_of(value: Any) -> str:
 
 
 # ---- acting
-
-
-def halt(id: str) -> None:
-    """Stop and keep."""
-    Store().stop(id)
-    live.forget()
-
-
-def go_on(id: str) -> None:
-    """Resume in the same folder."""
-    Store().resume(id)
-    live.forget()
 
 
 def rerun(id: str) -> str:

@@ -123,8 +123,8 @@ def build(frame: Frame) -> None:
     first = "(...v) => [v[0], v[1], workbench.parameter('run')]"
     frame.on(frame.blocks.load, first_preview, [cloud, scan, frame.run], shown, js=first)
     frame.on(start.click, begin, [cloud, scan, form, peer], [frame.run, said, scan, form])
-    frame.on(stop.click, halt, frame.run, None)
-    frame.on(resume.click, go_on, frame.run, None)
+    frame.on(stop.click, live.halt, frame.run, None)
+    frame.on(resume.click, live.go_on, frame.run, None)
     frame.follow(live.stamp, show_run, [frame.run], [card, stop, resume])
     frame.follow(stamp_meshes, show_meshes, [frame.run], [made, pair, table, ply, obj, cut, ready, seen])
     for event in (ready.change, method.change, axis.change, at.release):
@@ -209,12 +209,7 @@ def own(id: str) -> Run | None:
 def show_run(id: str) -> tuple[str, Any, Any]:
     """Card and buttons."""
     run = own(id)
-    status = run.status if run else ""
-    return (
-        live.card(run, NOTHING),
-        gr.update(visible=status in ("running", "queued")),
-        gr.update(visible=status in ("stopped", "interrupted", "failed")),
-    )
+    return live.card(run, NOTHING), *live.buttons(run)
 
 
 def stamp_meshes(id: str) -> str:
@@ -257,18 +252,3 @@ def show_plane(id: str, method: str, axis: str, at: float) -> Any:
     fig.update_xaxes(title_text=f"{free[0]} (sides of the box)")
     fig.update_yaxes(title_text=f"{free[1]} (sides of the box)")
     return drawing.payload(fig, name="distances", cell=meshes.PLANE.format(id=run.id, method=method, axis=axis, at=at))
-
-
-# ---- acting
-
-
-def halt(id: str) -> None:
-    """Stop; finished meshes are kept."""
-    Store().stop(id)
-    live.forget()
-
-
-def go_on(id: str) -> None:
-    """Continue with the method that was not finished."""
-    Store().resume(id)
-    live.forget()

@@ -53,6 +53,17 @@ def redraw():
 
 
 @pytest.fixture(scope="session")
+def same(redraw):
+    """Whether a figure's cell draws the same data."""
+
+    def check(drawn: str) -> bool:
+        figure = json.loads(drawn)
+        return redraw(figure["cell"]) == figure["data"]
+
+    return check
+
+
+@pytest.fixture(scope="session")
 def browser():
     """A headless Chromium of this machine, driven by Playwright."""
     if BROWSER is None:

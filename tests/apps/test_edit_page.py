@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import shutil
 
@@ -13,7 +12,7 @@ from workbench.commands.rooms import apps_main
 from workbench.errors import UserError
 
 apps_main()
-from workbench.apps import drawing, fields, live  # noqa: E402
+from workbench.apps import fields, live  # noqa: E402
 from workbench.apps.pages import edit  # noqa: E402
 from workbench.runs import RunContext, Store  # noqa: E402
 from workbench.vision import job  # noqa: E402
@@ -33,20 +32,6 @@ def made(tmp_path_factory):
         result = Store().run_here("edit", SMALL, name="a red star on grass")
         yield Store().list()[0], result
     live.forget()
-
-
-def redraw(cell: str):
-    """Run a cell as a notebook would and give its last value."""
-    tree = ast.parse(cell)
-    last, scope = ast.Expression(tree.body.pop().value), {}
-    exec(compile(tree, "cell", "exec"), scope)
-    return eval(compile(last, "cell", "eval"), scope)
-
-
-def same(drawn: str) -> bool:
-    """Whether a figure's cell draws the same data."""
-    figure = json.loads(drawn)
-    return json.loads(drawing.payload(redraw(figure["cell"]), name="x"))["data"] == figure["data"]
 
 
 def test_the_wanted_scene_is_the_original_with_the_words_put_in():
@@ -74,7 +59,7 @@ def test_an_edit_leaves_pictures_scores_and_losses(made):
     assert [row["step"] for row in run.metrics()] == [1, 2, 3]
 
 
-def test_the_page_shows_strip_band_and_factors(made):
+def test_the_page_shows_strip_band_and_factors(made, same):
     run, result = made
     shown, facts, strip, scores, eta, band = edit.show_result(run.id)
     assert shown["visible"] and same(strip) and same(band)
@@ -108,7 +93,7 @@ def test_what_cannot_be_is_refused_before_a_model_loads(change, words):
         job.check(change)
 
 
-def test_a_sentence_is_answered_while_it_is_written():
+def test_a_sentence_is_answered_while_it_is_written(same):
     form = fields.payload(edit.SCENE)
     drawn, said = edit.show_given(form, "a red star on grass")
     assert same(drawn) and "background" in said and "wb-bad" not in said

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 
 import pytest
@@ -12,25 +11,11 @@ from workbench.errors import UserError
 from workbench.figures import formats
 
 apps_main()
-from workbench.apps import drawing, fields, layer_sizes  # noqa: E402
+from workbench.apps import fields, layer_sizes  # noqa: E402
 from workbench.apps.pages import layers  # noqa: E402
 from workbench.papers.badge import read  # noqa: E402
 
 SMALL = {"channels": 96, "blocks": 3, "size": 17, "count": 34, "k": 7, "version": "v1", "shared": True}
-
-
-def redraw(cell: str):
-    """Run a cell as a notebook would and give its last value."""
-    tree = ast.parse(cell)
-    last, scope = ast.Expression(tree.body.pop().value), {}
-    exec(compile(tree, "cell", "exec"), scope)
-    return eval(compile(last, "cell", "eval"), scope)
-
-
-def same(drawn: str) -> bool:
-    """Whether a figure's cell draws the same data."""
-    figure = json.loads(drawn)
-    return json.loads(drawing.payload(redraw(figure["cell"]), name="x"))["data"] == figure["data"]
 
 
 def test_parameters_by_hand():
@@ -67,9 +52,8 @@ def test_the_table_follows_the_form():
     assert "17 × 17" in shown and "shared by all blocks" in shown
 
 
-def test_snapshots_move_and_their_cell_redraws_them():
-    if read("dcls") is None:
-        pytest.skip("no badge of dcls in this copy")
+def test_snapshots_move_and_their_cell_redraws_them(same):
+    assert read("dcls") is not None, "the page shows the badge's runs; run: workbench reproduce dcls"
     start, first = layers.show_moving(layers.seeds()[0], 0)
     end, last = layers.show_moving(layers.seeds()[0], layers.moments())
     assert same(end) and same(start)
@@ -88,7 +72,7 @@ def test_without_a_badge_the_figures_say_how_to_fill_them(monkeypatch):
 
 
 @pytest.mark.parametrize(("version", "most"), [("v1", 4), ("gauss", 81)])
-def test_one_weight_is_spread_and_its_cell_agrees(version, most):
+def test_one_weight_is_spread_and_its_cell_agrees(version, most, same):
     drawn = layers.show_point(version, 1.3, -0.6, 1.0)
     kernel = [v for row in json.loads(drawn)["data"][0]["z"] for v in row]
     assert same(drawn) and abs(sum(kernel) - 1) < 1e-5

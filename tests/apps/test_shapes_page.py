@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import shutil
 
@@ -13,7 +12,7 @@ from workbench.commands.rooms import apps_main
 from workbench.errors import UserError
 
 apps_main()
-from workbench.apps import choices, clouds, drawing, fields, live  # noqa: E402
+from workbench.apps import choices, clouds, fields, live  # noqa: E402
 from workbench.apps.pages import shapes  # noqa: E402
 from workbench.geometry import job  # noqa: E402
 from workbench.geometry.files import read_mesh, write_mesh  # noqa: E402
@@ -42,14 +41,6 @@ def made(tmp_path_factory):
     live.forget()
 
 
-def redraw(cell: str):
-    """Run a cell as a notebook would and give its last value."""
-    tree = ast.parse(cell)
-    last, scope = ast.Expression(tree.body.pop().value), {}
-    exec(compile(tree, "cell", "exec"), scope)
-    return eval(compile(last, "cell", "eval"), scope)
-
-
 def test_both_methods_are_scored_against_the_known_surface(made):
     _, result = made
     ours, peer = result["rows"]
@@ -58,14 +49,14 @@ def test_both_methods_are_scored_against_the_known_surface(made):
     assert 0.5 < ours["rim"] <= 1 and ours["open_edge"] > 2  # the rim of the hemisphere is π long
 
 
-def test_the_page_shows_meshes_in_one_cube_and_its_cell_redraws_them(made):
+def test_the_page_shows_meshes_in_one_cube_and_its_cell_redraws_them(made, redraw):
     run, result = made
     shown, drawn, table, ply, obj, cut, ready, seen = shapes.show_meshes(run.id)
     assert shown["visible"] and cut["visible"] and ready == run.id and not seen["visible"]
     figure = json.loads(drawn)
     kinds = [trace["type"] for trace in figure["data"]]
     assert kinds.count("mesh3d") == 2 and "LoSF" in table and "F-score" in table
-    assert json.loads(drawing.payload(redraw(figure["cell"]), name="x"))["data"] == figure["data"]
+    assert redraw(figure["cell"]) == figure["data"]
     assert figure["csv"].count("\n") == 3
     whole = read_mesh(run.directory / result["files"]["LoSF"])
     for update in (ply, obj):
@@ -73,11 +64,10 @@ def test_the_page_shows_meshes_in_one_cube_and_its_cell_redraws_them(made):
         assert np.allclose(taken.vertices, whole.vertices, atol=1e-8) and (taken.faces == whole.faces).all()
 
 
-def test_a_plane_is_cut_across_any_axis_and_its_cell_agrees(made):
+def test_a_plane_is_cut_across_any_axis_and_its_cell_agrees(made, redraw):
     run, _ = made
     drawn = json.loads(shapes.show_plane(run.id, "nearest point", "z", 0.1))
-    again = json.loads(drawing.payload(redraw(drawn["cell"]), name="x"))
-    assert again["data"] == drawn["data"]
+    assert redraw(drawn["cell"]) == drawn["data"]
     assert drawn["layout"]["xaxis"]["title"]["text"].startswith("x (")
     # by hand: the distance to the nearest point of the cloud, at the middle of the plane
     points = job.views(run.directory)[f"{len(read_mesh(run.directory / 'cloud.ply').vertices)} points"]
@@ -141,13 +131,13 @@ def test_a_bad_value_is_marked_at_its_field_and_nothing_is_submitted(made):
     assert len(Store().list()) == before
 
 
-def test_points_are_previewed_as_they_will_be_read(made):
+def test_points_are_previewed_as_they_will_be_read(made, redraw):
     scan = fields.payload(shapes.CLOUD, {"points": "300", "condition": "outliers"})
     seen, _, _ = shapes.first_preview("shape:cylinder", scan, "")
     assert shapes.first_preview("shape:cylinder", scan, made[0].id)[0] == shapes.gr.skip()
     figure = json.loads(seen["value"])
     assert len(figure["data"][0]["x"]) == 300
-    assert json.loads(drawing.payload(redraw(figure["cell"]), name="x"))["data"] == figure["data"]
+    assert redraw(figure["cell"]) == figure["data"]
 
 
 def test_uploads_become_keys_and_never_paths(made, tmp_path):

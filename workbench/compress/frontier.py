@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.compress.variant import BASE, Variant, parse
-from workbench.errors import UserError
-from workbench.progress import part, silent
+from workbench.errors import UserError, with_defaults
+from workbench.progress import part
 
 if TYPE_CHECKING:
     from workbench.runs import RunContext
@@ -57,10 +57,7 @@ def settings(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: for a setting or variant that does not exist or cannot work.
     """
-    unknown = sorted(set(config) - set(DEFAULTS))
-    if unknown:
-        raise UserError(f"frontier has no setting {', '.join(unknown)}; it has {', '.join(DEFAULTS)}.")
-    full = DEFAULTS | config
+    full = with_defaults("frontier", config, DEFAULTS)
     for key, least in (("samples", 1), ("window", 8), ("seeds", 1), ("tokens", 64), ("eval_window", 2), ("items", 2)):
         if not isinstance(full[key], int) or isinstance(full[key], bool) or full[key] < least:
             raise UserError(f"{key} is {full[key]!r}; give a whole number of {least} or more.")
@@ -273,12 +270,4 @@ def start_or_continue(config: dict[str, Any], **options: Any) -> dict[str, Any]:
     from workbench.runs import Store
 
     settings(config)
-    store = Store()
-    found = store.find("frontier", config)
-    if found is not None and found.status == "done":
-        return found.result()
-    if found is not None and found.status in ("stopped", "interrupted", "failed"):
-        return store.resume_here(found.id, options.get("progress", silent))
-    if found is not None:
-        raise UserError(f"This frontier is {found.status} already as {found.id}; see: workbench runs show {found.id}")
-    return store.run_here("frontier", config, **options)
+    return Store().continue_here("frontier", config, **options)

@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import JobError, UserError, choose
+from workbench.errors import JobError, choose, with_defaults
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,10 +43,7 @@ def settings(config: dict[str, Any]) -> dict[str, Any]:
     """
     from workbench.compress.quantizers import METHODS, check_arguments, usual_bits
 
-    unknown = sorted(set(config) - set(DEFAULTS))
-    if unknown:
-        raise UserError(f"quantize has no setting {', '.join(unknown)}; it has {', '.join(DEFAULTS)}.")
-    full = DEFAULTS | config
+    full = with_defaults("quantize", config, DEFAULTS)
     if config.get("bits") is None:
         full["bits"] = usual_bits(choose("quantization method", full["method"], METHODS))
     if full["method"] == "int8-mixed":

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.compress.job import is_adapter
-from workbench.errors import JobError, UserError
+from workbench.errors import JobError, UserError, with_defaults
 from workbench.progress import part as stretch
 
 if TYPE_CHECKING:
@@ -51,10 +51,7 @@ def settings(config: dict[str, Any]) -> dict[str, Any]:
     from workbench.compress.perp_train import check_parts
     from workbench.compress.prune import check_arguments
 
-    unknown = sorted(set(config) - set(DEFAULTS))
-    if unknown:
-        raise UserError(f"prune has no setting {', '.join(unknown)}; it has {', '.join(DEFAULTS)}.")
-    full = DEFAULTS | config
+    full = with_defaults("prune", config, DEFAULTS)
     full["scope"] = check_arguments(full["method"], full["sparsity"], full["pattern"], full["scope"])
     if full["retrain"]:
         check_parts(full["retrain"])

@@ -8,8 +8,7 @@ Everything is loaded at first use, so that importing this package costs nothing.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from workbench._lazy import lazy
 
 _HOMES = {
     "Check": "check",
@@ -22,12 +21,4 @@ _HOMES = {
     "requantize_tuned": "requantize",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(_HOMES)
+__getattr__, __dir__ = lazy(__name__, _HOMES)

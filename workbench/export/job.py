@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import UserError, choose
+from workbench.errors import UserError, choose, with_defaults
 from workbench.progress import Progress
 from workbench.progress import part as stretch
 
@@ -57,10 +57,7 @@ def settings(config: dict[str, Any]) -> dict[str, Any]:
     """
     from workbench.export.formats import FORMATS
 
-    unknown = sorted(set(config) - set(DEFAULTS))
-    if unknown:
-        raise UserError(f"export has no setting {', '.join(unknown)}; it has {', '.join(DEFAULTS)}.")
-    full = DEFAULTS | config
+    full = with_defaults("export", config, DEFAULTS)
     choose("export format", full["to"], FORMATS)
     for name, least in (("samples", 1), ("window", 2), ("seed", 0)):
         if not isinstance(full[name], int) or isinstance(full[name], bool) or full[name] < least:

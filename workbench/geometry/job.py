@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.errors import JobError, UserError, choose
+from workbench.errors import JobError, UserError, choose, with_defaults
 from workbench.geometry.cloud import check_cloud, frame_of
 from workbench.geometry.files import read_cloud, read_mesh, write_mesh
 from workbench.geometry.mesh import Mesh
@@ -70,10 +70,7 @@ def check(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: an unknown setting or a value that cannot be; scikit-image is not installed.
     """
-    unknown = sorted(set(config) - set(DEFAULTS))
-    if unknown:
-        raise UserError(f"A reconstruction has no setting {', '.join(unknown)}; it has {', '.join(DEFAULTS)}.")
-    full = {**DEFAULTS, **config}
+    full = with_defaults("A reconstruction", config, DEFAULTS)
     for name, (low, high) in (("points", POINTS), ("resolution", RESOLUTION), ("seed", (0, 2**31))):
         value = full[name]
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:

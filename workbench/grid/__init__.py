@@ -15,8 +15,7 @@ Source: the design follows Xu et al. 2023, arXiv 2312.12148, whose table compare
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from workbench._lazy import lazy
 
 _HOMES = {
     "DEFAULTS": "settings",
@@ -41,8 +40,4 @@ __all__ = [
     "standing",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"workbench.grid.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, _ = lazy(__name__, _HOMES)

@@ -20,7 +20,7 @@ from torch import nn
 from workbench.adapters import SpielConfig
 from workbench.adapters._sparse_delta_select import Reselector, choose_mask, spiel_layers, spiel_optimizer
 from workbench.adapters.sparse import SpielLayer
-from workbench.papers._transfer import HEAD, HEAD_RATE, Task, attach, batches, score, train
+from workbench.papers._transfer import HEAD, HEAD_RATE, Task, attach, batches, score, train, updates
 from workbench.papers.nola import better
 from workbench.progress import Progress
 
@@ -128,17 +128,7 @@ def sparse_train(
         optimizer.add_param_group({"params": head, "lr": HEAD_RATE})
     trained = [p for p in model.parameters() if p.requires_grad]
     selector = (Fresh if fresh else Reselector)(model, optimizer, plan.steps)
-    warm = max(1, plan.steps // 10)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warm, (plan.steps - step) / max(1, plan.steps - warm))
-    )
-    model.train()
-    for batch in batches(task.parts["train"], plan.batch, plan.steps, seed):
-        optimizer.zero_grad()
-        model(**batch).loss.backward()
-        nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        schedule.step()
+    for _ in updates(task, model, optimizer, trained, seed):
         selector.after_step()
     return model, sum(p.numel() for p in adapter)
 

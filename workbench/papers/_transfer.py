@@ -188,7 +188,7 @@ def train(task: Task, wrap: Callable[[nn.Module], nn.Module] | None, rate: float
         The trained model and how many numbers its adapter trains (output layer not counted).
     """
     torch.manual_seed(seed)
-    plan, model = task.plan, copy.deepcopy(task.base).requires_grad_(False)
+    model = copy.deepcopy(task.base).requires_grad_(False)
     if wrap is not None:
         model = wrap(model)
     adapter = [p for p in model.parameters() if p.requires_grad]
@@ -199,15 +199,36 @@ def train(task: Task, wrap: Callable[[nn.Module], nn.Module] | None, rate: float
     if trained:
         groups = [{"params": adapter, "lr": rate}, {"params": head, "lr": HEAD_RATE if adapter else rate}]
         optimizer = torch.optim.Adam([group for group in groups if group["params"]])
-        warm = max(1, plan.steps // 10)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: min((step + 1) / warm, (plan.steps - step) / max(1, plan.steps - warm))
-        )
-        model.train()
-        for batch in batches(task.parts["train"], plan.batch, plan.steps, seed):
-            optimizer.zero_grad()
-            model(**batch).loss.backward()
-            nn.utils.clip_grad_norm_(trained, 1.0)
-            optimizer.step()
-            schedule.step()
+        for _ in updates(task, model, optimizer, trained, seed):
+            pass
     return model, sum(p.numel() for p in adapter)
+
+
+def updates(
+    task: Task, model: nn.Module, optimizer: torch.optim.Optimizer, trained: list[nn.Parameter], seed: int
+) -> Iterator[int]:
+    """Train on the task's training part, gradients clipped at 1, the rate rising over a tenth of the steps and then falling.
+
+    Args:
+        task: what is learned, and for how long.
+        model: with everything attached; put into training mode.
+        optimizer: over `trained`.
+        trained: parameters whose gradients are clipped together.
+        seed: order of the batches.
+
+    Yields:
+        the number of updates made, after each.
+    """
+    plan = task.plan
+    warm = max(1, plan.steps // 10)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warm, (plan.steps - step) / max(1, plan.steps - warm))
+    )
+    model.train()
+    for step, batch in enumerate(batches(task.parts["train"], plan.batch, plan.steps, seed), 1):
+        optimizer.zero_grad()
+        model(**batch).loss.backward()
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        schedule.step()
+        yield step

@@ -128,6 +128,30 @@ class Store:
             remove_if_untouched(run)
             raise
 
+    def continue_here(
+        self, job: str, config: dict[str, Any], *, name: str | None = None, progress: Progress = silent, hint: str = ""
+    ) -> dict[str, Any]:
+        """Continue the newest unfinished run with these settings, return a finished one's result, or start the first.
+
+        Args:
+            job, config, name, progress: as for `run_here`.
+            hint: what else could be done while such a run works or waits, behind the sentence that says so.
+
+        Raises:
+            UserError: it works or waits already; otherwise what `run_here` raises.
+        """
+        found = self.find(job, config)
+        if found is None:
+            return self.run_here(job, config, name=name, progress=progress)
+        status = found.status
+        if status == "done":
+            return found.result()
+        if status in RESUMABLE:
+            return self.resume_here(found.id, progress)
+        raise UserError(
+            f"This {job} is {status} already as {found.id}; look at it with: workbench runs show {found.id}{hint}."
+        )
+
     def resume_here(self, id: str, progress: Progress = silent) -> dict[str, Any]:
         """Continue a stopped, interrupted or failed run in this process; returns and raises like `run_here`."""
         run = self._resumable(id)

@@ -9,9 +9,7 @@ Importing this loads no torch; the functions import what they need.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
+from workbench._lazy import lazy
 from workbench.training.config import FinetuneConfig
 
 _HOMES = {
@@ -25,8 +23,4 @@ _HOMES = {
 
 __all__ = ["FinetuneConfig", "FinetuneResult", "Forecast", "finetune", "forecast", "list_methods", "load_tuned"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"workbench.training.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, _ = lazy(__name__, _HOMES)

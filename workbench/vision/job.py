@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import UserError, choose
+from workbench.errors import UserError, choose, with_defaults
 from workbench.progress import Progress, part
 from workbench.vision import need_diffusers
 from workbench.vision.editing import ETAS, MINI_BATCH, MINI_RATE
@@ -59,10 +59,7 @@ def check(config: dict[str, Any]) -> dict[str, Any]:
     """
     from workbench.vision.fastedit import MODES
 
-    unknown = sorted(set(config) - set(DEFAULTS))
-    if unknown:
-        raise UserError(f"An edit has no setting {', '.join(unknown)}; it has {', '.join(DEFAULTS)}.")
-    full = {**DEFAULTS, **config}
+    full = with_defaults("An edit", config, DEFAULTS)
     for name, (low, high) in LIMITS.items():
         value = full[name]
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
