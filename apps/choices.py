@@ -39,6 +39,9 @@ def made_by(run: Run) -> dict[str, Path]:
         folder = run.directory / "models"
         names = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
         return {name: folder / name for name in names if not name.startswith(".")}
+    if run.job == "grow":
+        places = {"grown": run.directory / "grown", "trained": run.directory / "arms" / "grown" / "tuned"}
+        return {name: folder for name, folder in places.items() if folder.is_dir()}
     folder = {"finetune": "tuned", "quantize": "packed", "prune": "pruned"}.get(run.job)
     return {"": run.directory / folder} if folder and (run.directory / folder).is_dir() else {}
 
@@ -235,5 +238,6 @@ def shown(value: object) -> object:
         return path.name
     if path.is_relative_to(root):
         parts = path.relative_to(root).parts
-        return f"run:{parts[0]}" + (f"/{parts[2]}" if parts[1:2] == ("models",) and len(parts) > 2 else "")
+        name = {"models": parts[2:3], "grown": ("grown",), "arms": ("trained",)}.get(parts[1] if parts[1:] else "")
+        return f"run:{parts[0]}" + (f"/{name[0]}" if name else "")
     return path.name

@@ -27,11 +27,12 @@ from . import choices, html
 JOBS = {
     "finetune": "Fine-tuning", "quantize": "Compression", "compare": "Comparison", "demo": "Demo",
     "reproduce": "Paper", "forecast": "Forecast", "selftest": "Self-test", "prune": "Pruning", "export": "Export",
-    "grid": "Grid", "reconstruct": "Reconstruction", "edit": "Edit",
+    "grid": "Grid", "reconstruct": "Reconstruction", "edit": "Edit", "grow": "Growth",
 }  # fmt: skip
 PAGES = {
     "finetune": "finetune", "quantize": "compress", "prune": "compress", "export": "compress", "compare": "compare",
     "grid": "compare", "reproduce": "papers", "reconstruct": "shapes", "edit": "edit",
+    "grow": "layers",
 }  # fmt: skip
 AGE = 0.5  # seconds a snapshot serves
 
@@ -122,6 +123,8 @@ def describe(run: Run) -> str:
             f"{len(c.get('methods', []))} methods × {c.get('seeds', 3)} seeds",
             *map(choices.shown, c.get("models", [])[:1]),
         ]
+    elif run.job == "grow":
+        words = [f"{c.get('operator', 'stack')} × {c.get('factor', 2)}", model]
     elif run.job == "export":
         words = [str(c.get("to", "")), model]
     elif run.job == "compare":

@@ -34,7 +34,7 @@ WIDE = 1200  # pixels of a picture in the README
 
 
 def make_runs(store: Store) -> None:
-    """Short runs, so that no picture is empty: fine-tunings, compressions of one, all compared, a surface, an edit."""
+    """Short runs, so that no picture is empty: fine-tunings, compressions of one, all compared, one of each other job."""
     from workbench.lesson_start import LORA, write_modules
 
     folder = store.root / ".uploads" / hashlib.sha256(b"modules").hexdigest()[:12]
@@ -49,6 +49,7 @@ def make_runs(store: Store) -> None:
     small += [store.submit("prune", {"model": tuned_model, "method": "magnitude", "sparsity": 0.5}).id]
     store.submit("reconstruct", {"points": 3000, "resolution": 40}, name="bunny, clean")
     store.submit("edit", {"steps": 30}, name="a scene on grass")
+    store.submit("grow", {"steps": 30})
     places = ["tiny-lm", tuned_model]
     for id in small:
         run = store.wait(id, 600)
@@ -67,6 +68,7 @@ def addresses(store: Store) -> dict[str, str]:
         "finetune": f"run={newest.get('finetune', '')}",
         "shapes": f"run={newest.get('reconstruct', '')}",
         "edit": f"run={newest.get('edit', '')}",
+        "layers": f"run={newest.get('grow', '')}",
         "workshop": "who=ada",
         "compress": f"run={newest.get('quantize', '')}",
         "compare": f"run={newest.get('compare', '')}",

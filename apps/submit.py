@@ -117,6 +117,17 @@ def edit(config: Config) -> Config:
     return job.check(config)
 
 
+def grow(config: Config) -> Config:
+    """Settings of a growth, with places for the keys of model and data."""
+    from workbench import models
+    from workbench.models.growth_job import check
+
+    full = check(config)
+    full["model"], full["data"] = choices.model_place(full["model"]), choices.data_place(full["data"])
+    models.resolve(full["model"])
+    return full
+
+
 def export(config: Config) -> Config:
     """Settings of an export, with places for its keys."""
     from . import exports
@@ -183,6 +194,7 @@ CHECKS: dict[str, Callable[[Config], Config]] = {
     "export": export,
     "reconstruct": reconstruct,
     "edit": edit,
+    "grow": grow,
     "compare": compare,
     "grid": grid,
     "reproduce": reproduce,

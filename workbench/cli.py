@@ -53,6 +53,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "workbench.commands.reconstruct:reconstruct",
         "A mesh from a point cloud, open where the surface is open.",
     ),
+    "grow": ("Explore", "workbench.commands.grow:grow", "Make a deeper or wider model from a trained one."),
     "edit": ("Explore", "workbench.commands.edit:edit", "Edit a picture by fine-tuning on it for fifty steps."),
     "papers": ("Papers", "workbench.commands.papers:papers", "The catalogue of papers with their badges."),
     "reproduce": ("Papers", "workbench.commands.papers:reproduce", "Re-run a paper's claim; exit 0 when it holds."),

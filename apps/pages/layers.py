@@ -1,4 +1,4 @@
-"""Layers: where the weights of a DCLS kernel went in training, what one weight is, what a step costs, who holds how much."""
+"""Layers: where the weights of a DCLS kernel went in training, what one is, costs of a step, parameters; growing a model."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from workbench.figures import formats, style
 from workbench.papers import _dcls_figures as figures
 from workbench.papers.badge import read
 
-from .. import drawing, fields, html, layer_sizes
+from .. import drawing, fields, growth, html, layer_sizes
 from ..frame import Frame, Page, box, step
 
 PAGE = Page(
     "Layers",
     "layers",
-    "Convolution whose few weights learn where they stand (DCLS): watch them move, then see what a layer costs.",
+    "Convolution whose few weights learn where they stand (DCLS), and models that grow from their own layers.",
     "Explore",
     1,
 )
@@ -128,6 +128,7 @@ def build(frame: Frame) -> None:
             sizing = fields.component(SIZES)
         with gr.Column(elem_classes="wb-see"):
             table = box()
+    growth.build(frame, 5)
     for event in (frame.blocks.load, seed.change, moment.change):
         frame.on(event, show_moving, [seed, moment], [moving, at], trigger_mode="always_last")
     frame.on(frame.blocks.load, show_spread, None, spread)

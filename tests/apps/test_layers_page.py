@@ -11,9 +11,10 @@ from workbench.errors import UserError
 from workbench.figures import formats
 
 apps_main()
-from workbench.apps import fields, layer_sizes  # noqa: E402
+from workbench.apps import choices, fields, growth, layer_sizes, live  # noqa: E402
 from workbench.apps.pages import layers  # noqa: E402
 from workbench.papers.badge import read  # noqa: E402
+from workbench.runs import Store  # noqa: E402
 
 SMALL = {"channels": 96, "blocks": 3, "size": 17, "count": 34, "k": 7, "version": "v1", "shared": True}
 
@@ -91,6 +92,38 @@ def test_times_are_measured_now():
     assert skipped == layers.gr.skip() and "batch is 64" in said
     assert {f["name"]: f["error"] for f in json.loads(marked)}["batch"]
     assert "2 M numbers" in layers.show_times(fields.payload(layers.TIMES, {"side": "64", "channels": "128"}))[2]
+
+
+def test_lineage_follows_the_form_and_its_cell_redraws_it(same):
+    drawn = growth.show_lineage(fields.payload(growth.form(), {"operator": "split", "factor": 2}))
+    assert same(drawn)
+    small, grown = (trace["text"] for trace in json.loads(drawn)["data"][1:])
+    assert len(grown) == 2 * len(small) and grown[:4] == ["0", "0", "1", "1"]
+    assert growth.show_lineage(fields.payload(growth.form(), {"factor": "x"})) == layers.gr.skip()
+
+
+def test_a_growth_from_the_page_and_its_curves(tmp_path, monkeypatch, same):
+    monkeypatch.setenv("WORKBENCH_RUNS", str(tmp_path))
+    skipped, said, form = growth.begin(fields.payload(growth.form(), {"factor": "9"}))
+    assert skipped == layers.gr.skip() and "factor is 9" in said
+    assert next(f for f in json.loads(form) if f["name"] == "factor")["error"]
+    id, said, _ = growth.begin(fields.payload(growth.form(), {"steps": "3", "operator": "zero"}))
+    assert said == ""
+    run = Store().wait(id, 300)
+    assert run.status == "done", run.log_tail()
+    card, _, _, shown = growth.show_run(id)
+    assert "zero × 2" in card and "GFLOP" in card and same(shown["value"])
+    assert live.link(run) == f"layers?run={id}"
+    found = {key: choices.model_place(f"run:{id}/{key}") for key in ("grown", "trained")}
+    assert {key: choices.shown(place) for key, place in found.items()} == {key: f"run:{id}/{key}" for key in found}
+    assert growth.show_run("")[3]["visible"] is False
+
+
+@pytest.mark.parametrize(("billions", "trillions", "words"), [
+    ("7", "2", "11.1 billion tokens"), ("70", "2", "outside the sizes"), ("0", "2", "FLOP"), ("seven", "2", "seven"),
+])  # fmt: skip
+def test_when_to_grow(billions, trillions, words):
+    assert words in growth.show_when(fields.payload(growth.WHEN, {"billions": billions, "trillions": trillions}))
 
 
 def test_the_page_in_a_browser(page, server):

@@ -23,6 +23,7 @@ JOBS: dict[str, str] = {
     "reproduce": "workbench.papers.job:run",
     "reconstruct": "workbench.geometry.job:run",
     "edit": "workbench.vision.job:run",
+    "grow": "workbench.models.growth_job:run",
     "forecast": "workbench.runs.forecast:run",
     "selftest": "workbench.runs.selftest:run",
 }
