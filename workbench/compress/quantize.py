@@ -146,6 +146,8 @@ def quantize_model(
                 scaling = Scaling(model, targets, bits=bits, group_size=group_size, symmetric=symmetric)
                 solve = functools.partial(scaling.solve, place)
             missed = _walk(model, targets, calibration, solve, equal_tokens, progress)
+            if method == "awq":
+                scaling.settle()
             for name in missed:
                 report.notes.append(f"{name}: no calibration token reached it; rounded to nearest.")
                 round_off(name)
