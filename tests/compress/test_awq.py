@@ -6,7 +6,7 @@ import functools
 import pytest
 import torch
 
-from workbench.compress import Calibration, awq, quantize_model
+from workbench.compress import Calibration, awq, quantize_model, ranges
 from workbench.compress.awq import candidate, clipped, quantize_awq
 from workbench.compress.awq_fold import find_folds
 from workbench.compress.linear import IntLinear
@@ -36,7 +36,7 @@ def test_the_error_that_is_searched_is_the_one_of_the_outputs(monkeypatch):
         rounded = quantize_rtn(weight * scale, bits=3, group_size=32).dequantize(torch.float64) / scale
         errors.append(float((x @ (rounded - weight).t()).square().mean(0).sum()))
     assert float(cost[:, 0].sum()) < min(errors)  # clipping on top
-    monkeypatch.setattr(awq, "SHRINKS", (1.0,))
+    monkeypatch.setattr(ranges, "SHRINKS", (1.0,))
     _, cost = quantize_awq(weight, hessian, bits=3, group_size=32)
     assert float(cost[:, 0].sum()) == pytest.approx(min(errors), rel=1e-9)
     assert errors.index(min(errors)) > 0  # scaling pays here, by a lot
@@ -61,7 +61,7 @@ def test_clipping_chooses_the_best_of_eleven_ranges_for_every_group():
 
 
 def test_a_small_matrix_is_not_given_up_for_a_large_one_beside_it(monkeypatch):
-    monkeypatch.setattr(awq, "SHRINKS", (1.0,))
+    monkeypatch.setattr(ranges, "SHRINKS", (1.0,))
     weight, _, hessian = uneven()
     large = torch.randn(16, 64, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     large[:, [3, 20, 41]] *= 1e-3  # it hardly looks at the inputs that decide for the other
@@ -169,7 +169,9 @@ def test_both_roads_and_shared_hessians_agree(tiny, windows, tokens, logits, mon
         quantize_model(model, method="awq", bits=4, group_size=32, calibration=text)
         errors.append(float((logits(model, tokens) - dense).norm() / dense.norm()))
     assert errors[0] == pytest.approx(errors[1], rel=0.01)
-    assert 0 < errors[1] <= errors[2] < 1.4 * errors[1] < 0.2  # collected before: layers do not see the errors before them
+    assert (
+        0 < errors[1] <= errors[2] < 1.4 * errors[1] < 0.2
+    )  # collected before: layers do not see the errors before them
 
 
 def test_layers_behind_the_first_of_a_group_meet_the_inputs_they_were_solved_for(tiny, windows, monkeypatch):

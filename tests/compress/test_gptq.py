@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from workbench.compress import ranges
 from workbench.compress.gptq import Hessian, factor, quantize_gptq
 from workbench.compress.rtn import grid, quantize_rtn
 from workbench.errors import UserError
@@ -16,7 +17,7 @@ def planted(width: int, rows: int = 6, seed: int = 0):
     return torch.randn(rows, width, generator=generator, dtype=torch.float64), x.t() @ x / len(x)
 
 
-def brain_surgeon(weight, hessian, bits, group, symmetric, damping=0.01):
+def brain_surgeon(weight, hessian, bits, group, symmetric, damping=0.01, ranges=None):
     """Optimal brain quantization in fixed order, as the papers state it: after each column the inverse Hessian loses
     that row and column by elimination. No Cholesky, no blocks."""
     weight = weight.clone()
@@ -25,7 +26,9 @@ def brain_surgeon(weight, hessian, bits, group, symmetric, damping=0.01):
     codes = torch.zeros_like(weight)
     for j in range(weight.shape[1]):
         if j % group == 0:
-            scale, zero = (part.double() for part in grid(weight[:, j : j + group], bits, symmetric))
+            cut = slice(j, j + group)
+            found = ranges(weight[:, cut], hessian[cut, cut]) if ranges else grid(weight[:, cut], bits, symmetric)
+            scale, zero = (part.double() for part in found)
         codes[:, j] = (torch.round(weight[:, j] / scale) + zero).clamp(0, 2**bits - 1)
         error = (weight[:, j] - (codes[:, j] - zero) * scale) / inverse[j, j]
         weight[:, j + 1 :] -= error[:, None] * inverse[j, j + 1 :]
@@ -43,6 +46,37 @@ def test_codes_equal_optimal_brain_quantization(width, group, bits):
         change = weight - record.dequantize(torch.float64)
         damped = hessian + 0.01 * hessian.diagonal().mean() * torch.eye(width)
         torch.testing.assert_close(cost[:, 0], ((change @ damped) * change).sum(1))  # the loss is exactly Σ e²
+
+
+@pytest.mark.parametrize(("width", "group"), [(24, 8), (160, 160)])
+@pytest.mark.parametrize("bits", [2, 3])
+def test_with_clip_a_group_fits_its_range_to_what_has_been_absorbed_so_far(width, group, bits):
+    weight, hessian = planted(width)
+
+    def narrower(values, own):
+        """The eleven ranges one by one."""
+        best = None
+        for shrink in (1 - 0.05 * i for i in range(11)):
+            scale, zero = (part.double()[:, None] for part in grid(shrink * values, bits, False))
+            delta = ((torch.round(values / scale) + zero).clamp(0, 2**bits - 1) - zero) * scale - values
+            found = ((delta @ own) * delta).sum(1), scale[:, 0], zero[:, 0]
+            better = True if best is None else found[0] < best[0]
+            best = found if best is None else tuple(torch.where(better, n, b) for n, b in zip(found, best, strict=True))
+        return best[1:]
+
+    record, _, _ = quantize_gptq(weight, hessian, bits=bits, group_size=group, clip=True)
+    assert torch.equal(record.codes, brain_surgeon(weight, hessian, bits, group, False, ranges=narrower))
+
+
+@pytest.mark.parametrize("act_order", [False, True])
+def test_clip_with_the_full_range_alone_is_the_published_grid(act_order, monkeypatch):
+    weight, hessian = planted(48)
+    options = {"bits": 3, "group_size": 16, "act_order": act_order}
+    fitted, plain = (quantize_gptq(weight, hessian, clip=clip, **options)[0] for clip in (True, False))
+    assert bool((fitted.scales <= plain.scales).any()) and not torch.equal(fitted.scales, plain.scales)
+    monkeypatch.setattr(ranges, "SHRINKS", (1.0,))
+    full = quantize_gptq(weight, hessian, clip=True, **options)[0]
+    assert torch.equal(full.codes, plain.codes) and torch.equal(full.scales, plain.scales)
 
 
 def test_two_columns_by_hand():

@@ -31,15 +31,19 @@ def test_gptq_beats_rounding_in_every_seed(bits, setting):
     quantize_model(rounded, method="rtn", bits=bits, group_size=GROUP)
     plain = measure(rounded)
     assert plain > measure(model)
+    fitted, published = [], []
     for seed in range(3):
         windows = data.calibration(train, tokenizer, 24, 128, seed)
-        packed = copy.deepcopy(model)
-        quantize_model(packed, method="gptq", bits=bits, group_size=GROUP, calibration=windows)
-        assert measure(packed) < plain
+        for clip, found in ((True, fitted), (False, published)):
+            packed = copy.deepcopy(model)
+            quantize_model(packed, method="gptq", bits=bits, group_size=GROUP, calibration=windows, clip=clip)
+            found.append(measure(packed))
+            assert found[-1] < plain
         shared = copy.deepcopy(model)  # Hessians of the unquantized model: cheaper, and still better than rounding
         calibration = Calibration.collect(shared, windows)
         quantize_model(shared, method="gptq", bits=bits, group_size=GROUP, calibration=calibration)
         assert measure(shared) < plain
+    assert sum(fitted) < sum(published)
 
 
 def test_eight_bits_are_free_and_fewer_cost_more(setting):

@@ -8,8 +8,7 @@ error of that column shrinks by s_j (Lin et al. 2023, arXiv 2306.00978, §3.2, e
 
     weight [out, in] · H = mean of x xᵀ [in, in] · a = √diag H [in] · s [in], normalized so that √(max·min) = 1
 
-Then the range of every group is clipped to c times its extremes, c ∈ {1, 0.95 … 0.5} with the least ‖(ŵ − w) X‖² of that group
-alone: a few weights at the ends lose, the step of all others shrinks.
+Then the range of every group is clipped to c times its extremes, for the least ‖(ŵ − w) X‖² of that group alone (`ranges`).
 
 α = 0 and c = 1 are plain rounding, and a row keeps its clipped ranges only where its output gains, so the search never does
 worse than rounding on the calibration text. Layers with the same input share s, and s goes where it costs nothing
@@ -36,13 +35,13 @@ from torch import Tensor, nn
 from workbench.compress.awq_fold import Fold, find_folds
 from workbench.compress.gptq import Hessian, _quadratic
 from workbench.compress.linear import IntLinear
+from workbench.compress.ranges import fit_ranges
 from workbench.compress.records import IntWeight
-from workbench.compress.rtn import grid, quantize_rtn, round_to_grid
+from workbench.compress.rtn import quantize_rtn, round_to_grid
 from workbench.compress.targets import matrix, set_matrix
 from workbench.compress.walk import find_blocks
 
 STEPS = 20
-SHRINKS = tuple(1 - 0.05 * i for i in range(11))
 Place = Callable[[str, IntWeight, float, str], None]
 
 
@@ -61,32 +60,17 @@ def candidate(hessian: Tensor, alpha: float, tie: Tensor | None = None) -> Tenso
 
 
 def clipped(weight: Tensor, hessian: Tensor, record: IntWeight) -> IntWeight:
-    """`weight` [out, in] rounded again, each group's range shrunk by the factor that suits the group's own inputs best.
+    """`weight` [out, in] rounded again, each group's range shrunk by the factor that suits its own inputs best.
 
     Args:
         weight: what `record` rounds.
         hessian: mean of x xᵀ [in, in] of its inputs.
         record: plain rounding; gives bits, group size and symmetry.
     """
-    out, width = weight.shape
-    size = record.group_size
-    groups = weight.view(out, -1, size).transpose(0, 1)  # [in/g, out, g]
-    own = torch.stack([hessian[at : at + size, at : at + size] for at in range(0, width, size)])
-    best = None
-    for shrink in SHRINKS:
-        scales, zeros = grid(groups * shrink, record.bits, record.symmetric)
-        step, zero = scales.to(weight.dtype).unsqueeze(-1), zeros.to(weight.dtype).unsqueeze(-1)
-        codes = round_to_grid(groups, step, zero, record.bits)
-        delta = (codes - zero).mul_(step).sub_(groups)
-        loss = (torch.bmm(delta, own) * delta).sum(-1)  # [in/g, out]
-        if best is None:
-            best = [loss, codes, scales, zeros]
-            continue
-        better = loss < best[0]
-        for kept, new in zip(best, (loss, codes, scales, zeros), strict=True):
-            kept[better] = new[better]
-    _, codes, scales, zeros = (part.transpose(0, 1).contiguous() for part in best)
-    return replace(record, codes=codes.view(out, width).to(torch.uint8), scales=scales, zeros=zeros)
+    scales, zeros = fit_ranges(weight, hessian, record.bits, record.group_size, record.symmetric)
+    step, zero = (part.to(weight.dtype).repeat_interleave(record.group_size, 1) for part in (scales, zeros))
+    codes = round_to_grid(weight, step, zero, record.bits).to(torch.uint8)
+    return replace(record, codes=codes, scales=scales, zeros=zeros)
 
 
 def quantize_awq(

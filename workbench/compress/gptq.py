@@ -6,14 +6,16 @@ triangular with H⁻¹ = Uᵀ U (Frantar et al. 2022, arXiv 2210.17323, §3.3 an
 
     weight [out, in] · H [in, in] · e, stored transposed [in, out] so that a column is contiguous
 
-Departures from the reference code; none but the last changes the result beyond rounding:
+Departures from the reference code; none but the last two changes the result beyond rounding:
 * updates are left-looking (a column gathers all earlier errors when its turn comes; whole chunks with one GEMM),
   which touches a third of the memory of pushing every error forward ("lazy batch updates", §3.3);
 * U comes from one Cholesky of the reversed H and one triangular inverse, in float64, instead of three factorizations;
 * act-order (largest diagonal of H first) uses scales fixed beforehand ("static groups"), so that groups stay
   contiguous in the file and no index is stored;
 * damping λ·mean(diag H) starts at λ = 0.01 and is raised tenfold, with a note, while H is not positive definite;
-* `quantize_model` lets every calibration token count equally (`Hessian`, `equal_tokens`); False is the published sum.
+* `quantize_model` lets every calibration token count equally (`Hessian`, `equal_tokens`); False is the published sum;
+* `quantize_model` lets each group's grid reach less far than its extremes where that serves its inputs (`clip`, `ranges`);
+  False is the published grid.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import torch
 from torch import Tensor
 
 from workbench.compress.packing import check_bits
+from workbench.compress.ranges import fit_ranges
 from workbench.compress.records import IntWeight
 from workbench.compress.rtn import grid, resolve_group
 from workbench.errors import UserError
@@ -165,7 +168,14 @@ def _quadratic(weight: Tensor, hessian: Tensor, block: int = 512) -> Tensor:
 
 
 def solve(
-    weight: Tensor, upper: Tensor, *, bits: int, group_size: int, symmetric: bool, order: Tensor | None = None
+    weight: Tensor,
+    upper: Tensor,
+    *,
+    bits: int,
+    group_size: int,
+    symmetric: bool,
+    order: Tensor | None = None,
+    clip: Tensor | None = None,
 ) -> tuple[IntWeight, Tensor]:
     """Quantize `weight` [out, in] column by column against U.
 
@@ -176,6 +186,7 @@ def solve(
         group_size: weights per scale; divides in.
         symmetric: no zero point.
         order: permutation of the inputs for act-order, or None.
+        clip: H [in, in], not reordered, against which each group's range is fitted; None: it reaches to the extremes.
 
     Returns:
         The record, and the loss Σ e² of every output row [out].
@@ -188,7 +199,20 @@ def solve(
     top = (1 << bits) - 1
     errors = torch.zeros_like(columns)
     codes = torch.empty(width, out, dtype=dtype, device=weight.device)
-    scales, zeros = grid(weight.reshape(out, -1, group_size), bits, symmetric)  # [out, in/g]
+
+    def ranges(values: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        """Scales and zeros [out, n] of `values` [out, n·g], inputs from `start` on."""
+        if clip is None:
+            return grid(values.reshape(out, -1, group_size), bits, symmetric)
+        inputs = slice(start, start + values.shape[1])
+        return fit_ranges(values, clip[inputs, inputs], bits, group_size, symmetric)
+
+    if order is None:
+        shape = (out, width // group_size)
+        scales = torch.empty(shape, dtype=torch.float16, device=weight.device)
+        zeros = torch.empty(shape, dtype=torch.uint8, device=weight.device)
+    else:
+        scales, zeros = ranges(weight, 0)
 
     def current(start: int, stop: int) -> Tensor:
         """Columns start … stop with all earlier errors absorbed."""
@@ -200,9 +224,9 @@ def solve(
     for start in range(0, width, group_size):
         if order is None:
             group = current(start, start + group_size)
-            scales[:, start // group_size], zeros[:, start // group_size] = grid(group.t(), bits, symmetric)
-            step_of = scales[:, start // group_size].to(dtype)
-            zero_of = zeros[:, start // group_size].to(dtype)
+            index = slice(start // group_size, start // group_size + 1)
+            scales[:, index], zeros[:, index] = ranges(group.t(), start)
+            step_of, zero_of = scales[:, index].to(dtype).squeeze(1), zeros[:, index].to(dtype).squeeze(1)
         for begin in range(start, start + group_size, CHUNK):
             end = min(begin + CHUNK, start + group_size)
             chunk = group if order is None and begin == start else current(begin, end)
@@ -232,6 +256,7 @@ def quantize_gptq(
     symmetric: bool = False,
     act_order: bool = False,
     damping: float = 0.01,
+    clip: bool = False,
     name: str = "this layer",
 ) -> tuple[IntWeight, Tensor, list[str]]:
     """Quantize one weight matrix (or several on the same inputs, stacked along the outputs).
@@ -245,6 +270,7 @@ def quantize_gptq(
         symmetric: no zero point.
         act_order: columns with the largest inputs first, with scales fixed beforehand.
         damping: share of the mean diagonal of H added to it at first.
+        clip: fit the range of each group to its inputs; False: it reaches to the extremes, as published.
         name: the layer, for messages.
 
     Returns:
@@ -260,6 +286,9 @@ def quantize_gptq(
     if isinstance(hessian, Tensor):
         hessian = prepare(hessian.to(dtype), damping, act_order, name)
     weight = weight.masked_fill(hessian.dead, 0)
-    record, loss = solve(weight, hessian.upper, bits=bits, group_size=group, symmetric=symmetric, order=hessian.order)
+    record, loss = solve(
+        weight, hessian.upper, bits=bits, group_size=group, symmetric=symmetric, order=hessian.order,
+        clip=hessian.hessian.to(dtype) if clip else None,
+    )  # fmt: skip
     energy = _quadratic(weight, hessian.hessian)
     return record, torch.stack([loss, energy], 1), list(hessian.notes)
