@@ -245,8 +245,8 @@ def chosen(id: str, others: list[str] | None) -> list[Run]:
 
 
 def stamp_curves(id: str, others: list[str] | None, log: bool) -> str:
-    """Changes when any of the curves does."""
-    return repr([(run.id, len(live.metrics(run))) for run in chosen(id, others)])
+    """Changes when there are other curves to show."""
+    return curve.stamp(chosen(id, others), bool(log))
 
 
 def show_curves(id: str, others: list[str] | None, log: bool) -> tuple[str]:
