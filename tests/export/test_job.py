@@ -123,7 +123,10 @@ def test_an_interrupted_export_leaves_nothing_under_the_name(folders, tmp_path):
     assert len(left) == 1 and left[0].name.startswith(".out.part-") and any(left[0].iterdir())
     with destination.draft(tmp_path / "out") as draft:
         (draft / "x").write_text("whole")
+        (draft / "x").chmod(0o600)  # as safetensors leaves its files
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    out = tmp_path / "out"  # whoever may read the folder may read what is in it
+    assert (out / "x").stat().st_mode & 0o444 == out.stat().st_mode & 0o444
 
 
 def test_a_stopped_job_leaves_nothing(folders, texts, tmp_path):

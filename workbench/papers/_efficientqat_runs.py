@@ -181,7 +181,7 @@ def quantized(setup: Setup, bits: int, group: int, arm: str) -> tuple[nn.Module,
     """
     model, plan = copy.deepcopy(setup.base), setup.plan
     if arm in (RTN, GPTQ):
-        quantize_model(model, method=arm.lower(), bits=bits, group_size=group, calibration=setup.windows)
+        quantize_model(model, method=arm.lower(), bits=bits, group_size=group, calibration=setup.windows, clip=False)
         return model, []
     parts = {STEPS_ONLY: ("scales", "zeros"), BLOCK: PARTS}[choose("arm", arm, (STEPS_ONLY, BLOCK, RTN, GPTQ))]
     return model, block_ap(

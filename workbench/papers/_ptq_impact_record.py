@@ -1,6 +1,6 @@
 """What lessons 08 and 09 show of SmolLM2-135M: measured once, kept in `assets/findings`, and made anew by
 
-    python -m workbench.papers._ptq_impact_record
+    python -m workbench.papers._ptq_impact_record [NAME]
 
 Two records without a verdict: `ptq-impact-smollm2` (the page's rows at scale `full`, one seed) and `loud-tokens` (how much of
 each layer's calibration sum the loudest token of a window holds, and what that does to GPTQ at 4 bits). About ten minutes
@@ -10,11 +10,13 @@ on one core.
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 from workbench import machine
+from workbench.errors import choose
 from workbench.papers import badge
 from workbench.paths import assets
 from workbench.progress import ProgressLine, silent
@@ -33,7 +35,7 @@ def large_rows(progress: Callable[[float, float, str], None] = silent) -> dict[s
 
 
 def loud_rows() -> dict[str, Any]:
-    """Shares of the loudest tokens by block, and perplexities at 4 bits: rounding, GPTQ as published and with equal tokens."""
+    """Shares of the loudest tokens by block, and perplexities at 4 bits: rounding, GPTQ as published, then with each change."""
     import math
 
     import torch
@@ -48,8 +50,9 @@ def loud_rows() -> dict[str, Any]:
     shares = loudest_shares(models.load_model(MODEL), torch.cat(windows[:4]))
     arms = {
         "16 bits": None, "rounding": {"method": "rtn"},
-        "GPTQ, sum of squares": {"method": "gptq", "equal_tokens": False, "calibration": windows},
-        "GPTQ, every token equal": {"method": "gptq", "equal_tokens": True, "calibration": windows},
+        "GPTQ, sum of squares": {"method": "gptq", "equal_tokens": False, "clip": False, "calibration": windows},
+        "GPTQ, every token equal": {"method": "gptq", "clip": False, "calibration": windows},
+        "GPTQ, and fitted ranges": {"method": "gptq", "calibration": windows},
     }  # fmt: skip
     found: dict[str, float] = {}
     for name, how in arms.items():
@@ -79,8 +82,10 @@ def loud_rows() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure and write both."""
-    for name, make in (("ptq-impact-smollm2", lambda: large_rows(ProgressLine())), ("loud-tokens", loud_rows)):
+    """Measure and write both, or the one that is named."""
+    records = {"ptq-impact-smollm2": lambda: large_rows(ProgressLine()), "loud-tokens": loud_rows}
+    names = [choose("record", name, records) for name in sys.argv[1:]] or list(records)
+    for name, make in ((name, records[name]) for name in names):
         begin = time.perf_counter()
         record = {
             "about": MODEL,

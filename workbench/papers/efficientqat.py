@@ -12,7 +12,8 @@ With loss = mean nats per token on documents not seen, the gap of an arm is its 
     margin = min(1 − L(steps and zeros), L(steps and zeros) − L(Block-AP), L(Block-AP) − L(both phases), 0.4 − L(both phases))
     and −1 when rounding costs nothing, or E2E-QP changed an integer
 
-Beside it, not judged: rounding and GPTQ at 4, 3 and 2 bits with 64 weights to a step, and both phases at 2 bits.
+Beside it, not judged: rounding and GPTQ at 4, 3 and 2 bits with 64 weights to a step, and both phases at 2 bits. GPTQ has its
+published grid here (`clip=False`); `quantize_model` fits the ranges unless told not to.
 Departures from the paper: a language model of 2 million parameters instead of Llama, some ten thousand tokens of calibration
 instead of millions, learning rates relative to the step (`workbench.compress.efficientqat` names the rest).
 
