@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from workbench.compress import IntLinear, quantize_model
+from workbench.compress import Calibration, IntLinear, quantize_model
 from workbench.compress import efficientqat as qat
 from workbench.compress._block_fit import block_loss
 from workbench.compress._fake_quant import FakeQuant, fake_quant
 from workbench.compress.e2e_qp import StepLinear, e2e_qp
 from workbench.compress.efficientqat import block_ap
+from workbench.compress.ranges import fit_ranges
 from workbench.compress.rtn import quantize_rtn
 from workbench.errors import JobError, UserError
 
@@ -139,10 +140,24 @@ def test_training_brings_every_block_nearer_to_the_float_block(kind, tiny, windo
 
 def test_no_epochs_is_round_to_nearest(tiny, windows):
     one, two = tiny("llama"), tiny("llama")
-    block_ap(one, windows, bits=3, group_size=32, epochs=0)
+    block_ap(one, windows, bits=3, group_size=32, epochs=0, clip=False)
     quantize_model(two, method="rtn", bits=3, group_size=32)
     first, second = one.state_dict(), two.state_dict()
     assert all(torch.equal(first[name], second[name]) for name in second)
+
+
+def test_no_epochs_with_clip_are_ranges_fitted_to_the_float_models_inputs(tiny, windows):
+    model, packed = tiny("llama"), tiny("llama")
+    met = Calibration.collect(model, windows)
+    block_ap(packed, windows, bits=2, group_size=32, epochs=0)
+    for name, hessian in met.hessians.items():
+        scales, zeros = fit_ranges(model.get_submodule(name).weight.detach(), hessian.matrix(), 2, 32, False)
+        record = packed.get_submodule(name).record()
+        assert float((record.scales - scales).abs().max() / scales.abs().max()) < 0.06, (
+            name
+        )  # a candidate's step at most
+        assert float((record.scales == scales).float().mean()) > 0.98, name
+        assert float((record.zeros == zeros).float().mean()) > 0.98, name
 
 
 def test_more_of_the_block_trained_is_nearer(tiny, windows):
@@ -273,7 +288,7 @@ def test_layers_outside_the_blocks_are_rounded(tiny, windows):
     qat.train_blocks(
         model, targets, windows, lambda name, record, *_: found.append((name, record)) or _swap(model, name, record), bits=4,
         group_size=32, symmetric=False, train=qat.PARTS, epochs=0, batch_size=4, weight_rate=0.01, quant_rate=0.01,
-        equal_tokens=True, progress=lambda *_: None,
+        equal_tokens=True, clip=True, progress=lambda *_: None,
     )  # fmt: skip
     assert found[-1][0] == "extra"
     assert torch.equal(found[-1][1].codes, quantize_rtn(targets["extra"].weight.detach(), bits=4, group_size=32).codes)

@@ -12,7 +12,8 @@ Rounding has no slope, so the backward pass takes it as the identity (a straight
 
     w [out, in] · s, z [out, in/g], all float while they train; frozen they are an `IntWeight`
 
-The start is the grid of round-to-nearest (`rtn.py`), so an untrained one freezes to exactly what `quantize_rtn` gives.
+The start is the grid of round-to-nearest (`rtn.py`), so an untrained one freezes to exactly what `quantize_rtn` gives; or,
+given the inputs' Hessian, that grid with fitted ranges (`ranges.py`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from workbench.compress.ranges import fit_ranges
 from workbench.compress.records import IntWeight
 from workbench.compress.rtn import SMALLEST, grid, resolve_group, round_to_grid
 
@@ -74,6 +76,7 @@ class FakeQuant(nn.Module):
         symmetric: the zero point stays in the middle and is not stored.
         transposed: the layer stores its weight as [in, out], as GPT-2's Conv1D does.
         name: the layer, for messages.
+        hessian: mean of x xᵀ [in, in], to which the first ranges are fitted; None: they reach to the extremes.
 
     Raises:
         UserError: for a group that does not divide the inputs.
@@ -81,12 +84,16 @@ class FakeQuant(nn.Module):
 
     def __init__(
         self, weight: Tensor, bits: int, group_size: int | None = 64, symmetric: bool = False, transposed: bool = False,
-        name: str = "this layer",
+        name: str = "this layer", hessian: Tensor | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.bits, self.symmetric, self.transposed = bits, symmetric, transposed
         self.group_size = resolve_group(weight.shape[1], group_size, name)
-        scales, zeros = grid(weight.detach().reshape(len(weight), -1, self.group_size), bits, symmetric)
+        weight = weight.detach()
+        if hessian is None:
+            scales, zeros = grid(weight.reshape(len(weight), -1, self.group_size), bits, symmetric)
+        else:
+            scales, zeros = fit_ranges(weight, hessian.to(weight.dtype), bits, self.group_size, symmetric)
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         self.scales = nn.Parameter(scales.to(dtype))
         self.zeros = nn.Parameter(zeros.to(dtype), requires_grad=not symmetric)

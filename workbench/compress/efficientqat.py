@@ -17,12 +17,16 @@ cosine to a twentieth, no warm-up and no clipping in phase 1, two epochs in unch
   1e-5 … 2e-5 (weights; twice at 2 bits, where steps double too) belong to thousands of updates, here tens have to do;
 * the first grid has zero inside its range, steps are float16 when codes are computed, zero points are clamped before they
   are packed (the code packs them unclamped, and one that left the range would spoil its neighbours);
+* the first ranges are fitted to the inputs (`clip`, `ranges`; False is the published grid, which reaches to the extremes): at
+  2 bits training starts from a model instead of from noise;
 * biases stay, as published, and so do layers that are skipped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,6 +38,7 @@ from workbench.compress._block_fit import PARTS, block_error, fit_block
 from workbench.compress._fake_quant import FakeQuant
 from workbench.compress.e2e_qp import RATE as END_RATE
 from workbench.compress.e2e_qp import e2e_qp
+from workbench.compress.gptq import Hessian
 from workbench.compress.packing import check_bits
 from workbench.compress.records import IntWeight
 from workbench.compress.rtn import resolve_group
@@ -62,6 +67,7 @@ def block_ap(
     weight_rate: float = WEIGHT_RATE,
     quant_rate: float = QUANT_RATE,
     equal_tokens: bool = True,
+    clip: bool = True,
     progress: Progress = silent,
 ) -> list[dict[str, Any]]:
     """Phase 1 alone, on a dense model: it is packed afterwards, saves and reloads.
@@ -79,6 +85,7 @@ def block_ap(
         weight_rate: peak change of a weight per update, as a share of its layer's median step.
         quant_rate: the same for steps, and in codes for zero points.
         equal_tokens: every token counts by its relative error; False: by its squared error, as published.
+        clip: start from ranges that are fitted to the inputs; False: from the extremes, as published.
         progress: called after every update.
 
     Returns:
@@ -105,7 +112,7 @@ def block_ap(
 
     found = train_blocks(
         model, targets, windows, place, bits=bits, group_size=group_size, symmetric=symmetric, train=train, epochs=epochs,
-        batch_size=batch_size, weight_rate=weight_rate, quant_rate=quant_rate, equal_tokens=equal_tokens,
+        batch_size=batch_size, weight_rate=weight_rate, quant_rate=quant_rate, equal_tokens=equal_tokens, clip=clip,
         progress=progress,
     )  # fmt: skip
     finish(model, "block-ap", bits, group_size, symmetric, False)
@@ -127,6 +134,7 @@ def quantize_efficientqat(
     weight_rate: float = WEIGHT_RATE,
     quant_rate: float = QUANT_RATE,
     equal_tokens: bool = True,
+    clip: bool = True,
     end_epochs: int = 1,
     end_rate: float = END_RATE,
     progress: Progress = silent,
@@ -146,6 +154,7 @@ def quantize_efficientqat(
         weight_rate: peak change of a weight per update, as a share of its layer's median step.
         quant_rate: the same for steps, and in codes for zero points.
         equal_tokens: every token counts by its relative error; False: by its squared error, as published.
+        clip: start from ranges that are fitted to the inputs; False: from the extremes, as published.
         end_epochs: passes over the text in phase 2.
         end_rate: peak change of a step per update in phase 2, as a share of the layer's median step.
         progress: called after every update.
@@ -165,7 +174,7 @@ def quantize_efficientqat(
     whole = 1 + PHASE_2
     blocks = train_blocks(
         model, targets, windows, place, bits=bits, group_size=group_size, symmetric=symmetric, train=PARTS, epochs=epochs,
-        batch_size=batch_size, weight_rate=weight_rate, quant_rate=quant_rate, equal_tokens=equal_tokens,
+        batch_size=batch_size, weight_rate=weight_rate, quant_rate=quant_rate, equal_tokens=equal_tokens, clip=clip,
         progress=lambda done, total, text: progress(done / total, whole, text),
     )  # fmt: skip
     losses = e2e_qp(
@@ -178,7 +187,7 @@ def quantize_efficientqat(
 def train_blocks(
     model: nn.Module, targets: dict[str, nn.Module], windows: list[Tensor], place: Place, *, bits: int,
     group_size: int | None, symmetric: bool, train: tuple[str, ...] | list[str], epochs: int, batch_size: int,
-    weight_rate: float, quant_rate: float, equal_tokens: bool, progress: Progress,
+    weight_rate: float, quant_rate: float, equal_tokens: bool, clip: bool, progress: Progress,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Phase 1: every block in turn; arguments as for `block_ap` and `quantize_efficientqat`."""
     parts = [choose("part to train", part, PARTS) for part in train]
@@ -202,9 +211,14 @@ def train_blocks(
             dtype = next(block.module.parameters()).dtype
             block.module.float()
             block.arguments = {length: tree_map(_float, arguments) for length, arguments in block.arguments.items()}
-            _advance(block, exact, limit)
+            with _inputs(own if clip else {}, equal_tokens) as hessians:
+                _advance(block, exact, limit)
             original = {name: matrix(module).clone() for name, module in own.items()}
-            quants = {name: _attach(name, module, bits, group_size, symmetric) for name, module in own.items()}
+            quants = {
+                name: _attach(name, module, bits, group_size, symmetric, hessians.get(name))
+                for name, module in own.items()
+            }
+            del hessians
             before = block_error(block, stream, exact, equal_tokens)
             fit_block(
                 block, quants, stream, exact, parts, (weight_rate, quant_rate), epochs, batch_size, equal_tokens,
@@ -246,10 +260,29 @@ def _advance(block: Block, streams: list[Tensor], limit: int) -> None:
             part.copy_(block.run(part))
 
 
-def _attach(name: str, module: nn.Module, bits: int, group_size: int | None, symmetric: bool) -> FakeQuant:
+@contextmanager
+def _inputs(layers: dict[str, nn.Module], equal_tokens: bool) -> Iterator[dict[str, Hessian]]:
+    """Hessians of what the layers meet inside, by name; a layer that nothing reaches has none."""
+    found: dict[str, Hessian] = {}
+
+    def watch(name: str, module: nn.Module, args: tuple) -> None:
+        found.setdefault(name, Hessian(sizes(module)[1], equal_tokens)).add(args[0])
+
+    handles = [module.register_forward_pre_hook(partial(watch, name)) for name, module in layers.items()]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _attach(
+    name: str, module: nn.Module, bits: int, group_size: int | None, symmetric: bool, hessian: Hessian | None
+) -> FakeQuant:
     """Quantize the layer's weight from now on, whenever it is used."""
     turned = not isinstance(module, nn.Linear)
-    quant = FakeQuant(matrix(module), bits, group_size, symmetric, turned, name).to(module.weight.device)
+    met = None if hessian is None else hessian.matrix()
+    quant = FakeQuant(matrix(module), bits, group_size, symmetric, turned, name, met).to(module.weight.device)
     parametrize.register_parametrization(module, "weight", quant, unsafe=True)
     return quant
 

@@ -63,7 +63,8 @@ def quantize_model(
         skip: names or patterns that stay dense, besides the head and tied weights.
         act_order: gptq: inputs with the largest activations first. Better, and as fast: scales are fixed beforehand.
         damping: gptq: share of the mean diagonal added to the Hessian at first.
-        clip: gptq: the range of each group is fitted to its inputs. False lets it reach to the extremes, as published.
+        clip: gptq, efficientqat: the range of each group is fitted to its inputs, which awq always does. False lets it reach
+            to the extremes, as published.
         equal_tokens: gptq, awq, efficientqat: every calibration token counts by its relative error. False is the
             published sum of squares, which a few tokens with huge inputs decide: at 4 bits GPTQ then closes less of
             rounding's gap on SmolLM2 (one measurement: `assets/findings/loud-tokens.json`, shown in lesson 08).
@@ -92,7 +93,8 @@ def quantize_model(
     if method in EQUAL_TOKENS and not isinstance(calibration, Calibration):
         check_tokens(targets, calibration or [], method)
     settings = {"group_size": group_size, "symmetric": symmetric}
-    settings |= {"act_order": act_order, "damping": damping, "clip": clip} if method == "gptq" else {}
+    settings |= {"act_order": act_order, "damping": damping} if method == "gptq" else {}
+    settings |= {"clip": clip} if method in ("gptq", "efficientqat") else {}
     settings |= {"equal_tokens": equal_tokens} if method in EQUAL_TOKENS else {}
     settings |= training or {}
     settings |= {"double_quant": double_quant} if method in TABLES else {}
@@ -157,7 +159,7 @@ def quantize_model(
         elif method == "efficientqat":
             report.blocks, report.losses = quantize_efficientqat(
                 model, targets, calibration, place, bits=bits, group_size=group_size, symmetric=symmetric,
-                equal_tokens=equal_tokens, progress=progress, **(training or {}),
+                equal_tokens=equal_tokens, clip=clip, progress=progress, **(training or {}),
             )  # fmt: skip
         else:
             if method == "int8-mixed":

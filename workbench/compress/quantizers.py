@@ -75,7 +75,7 @@ def check_training(method: str, training: dict[str, Any] | None, calibration: An
         raise UserError(f"{method} trains nothing; leave out training, or use method 'efficientqat'.")
     if method == "efficientqat" and isinstance(calibration, Calibration):
         raise UserError("efficientqat trains on text; pass the windows of token ids, not a Calibration of Hessians.")
-    own = {"bits", "group_size", "symmetric", "equal_tokens", "progress"}
+    own = {"bits", "group_size", "symmetric", "equal_tokens", "clip", "progress"}
     known = [
         name
         for name, argument in inspect.signature(quantize_efficientqat).parameters.items()

@@ -145,7 +145,7 @@ def own_rows(
     model, plan, blocks = copy.deepcopy(setup.base), setup.plan, []
     if train:
         blocks = block_ap(model, setup.windows, bits=bits, group_size=group, train=train, epochs=plan.epochs,
-                          batch_size=plan.batch)  # fmt: skip
+                          batch_size=plan.batch, clip=False)  # fmt: skip
     else:
         quantize_model(model, method="rtn", bits=bits, group_size=group)
     arm = (", ".join(train) or RTN) + (" + E2E-QP" if further else "")
@@ -185,7 +185,14 @@ def quantized(setup: Setup, bits: int, group: int, arm: str) -> tuple[nn.Module,
         return model, []
     parts = {STEPS_ONLY: ("scales", "zeros"), BLOCK: PARTS}[choose("arm", arm, (STEPS_ONLY, BLOCK, RTN, GPTQ))]
     return model, block_ap(
-        model, setup.windows, bits=bits, group_size=group, train=parts, epochs=plan.epochs, batch_size=plan.batch
+        model,
+        setup.windows,
+        bits=bits,
+        group_size=group,
+        train=parts,
+        epochs=plan.epochs,
+        batch_size=plan.batch,
+        clip=False,
     )
 
 
