@@ -24,11 +24,13 @@ COMPRESSED = [
     "rtn-8",
     "nf4",
     "rtn-4",
+    "awq-4",
     "gptq-4",
     "efficientqat-4",
     "rtn-3",
     "gptq-3",
     "efficientqat-3",
+    "gptq-2",
     "efficientqat-2",
 ]
 
@@ -70,7 +72,7 @@ def compressed() -> str:
         row = rows[name]
         plain = (
             math.log(rows[f"rtn-{row['bits']}"]["perplexity"]) - base
-            if row["method"] in ("gptq", "efficientqat")
+            if row["method"] in ("gptq", "awq", "efficientqat")
             else 0
         )
         closes = f"{100 * (1 - (math.log(row['perplexity']) - base) / plain):.0f} %" if plain else ""

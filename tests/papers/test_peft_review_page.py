@@ -153,7 +153,17 @@ def test_what_the_lesson_says_of_the_badge():
 def test_what_the_lesson_says_of_the_standing_grid():
     from workbench.grid import standing
 
-    rows = pd.DataFrame(standing("minilm")["rows"]).set_index("name")
-    assert len(rows) == 14 and set(rows["accuracy_n"]) == {23} and rows["accuracy_tied"].all()
-    assert set(rows["budget"].dropna()) == {18432} and not rows["within_budget"].all()
-    assert 3 < rows.loc["nola", "step_seconds"] / rows.loc["lora", "step_seconds"] < 4
+    rows, wide = (pd.DataFrame(standing(name)["rows"]).set_index("name") for name in ("minilm", "minilm-wide"))
+    for one in (rows, wide):
+        assert len(one) == 14 and set(one["accuracy_n"]) == {92} and set(one["budget"].dropna()) == {18432}
+        assert not one["within_budget"].all()
+    assert (
+        rows["accuracy"].idxmax() == "full" and rows["accuracy_tied"].sum() == 10 and rows.loc["base", "accuracy_tied"]
+    )
+    assert 1.8 < rows.loc["nola", "step_seconds"] / rows.loc["lora", "step_seconds"] < 2.4
+    trials = [trial["learning_rate"] for trial in wide.loc["lora", "trials"]]
+    assert wide.loc["lora", "learning_rate"] == max(trials) and not wide.loc["lora", "accuracy_tied"]
+    block = standing("minilm-wide")["blocks"][0]
+    best = max(cell.get("eval_accuracy", 0) for cell in block["cells"] if cell["name"] == "lora")
+    commonest = pd.Series(block["items"]["answers"]).value_counts(normalize=True).iloc[0]
+    assert best == pytest.approx(0.82, abs=0.005) and wide.loc["lora", "accuracy"] == pytest.approx(commonest, abs=0.01)

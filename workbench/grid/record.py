@@ -172,7 +172,8 @@ def _csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def standing(name: str) -> dict[str, Any]:
-    """A committed grid: `minilm` (which century a paragraph is from) or `smollm2` (adaptation to one author).
+    """A committed grid: `minilm` (which century a paragraph is from), `minilm-wide` (the same with rates over a hundredfold
+    range) or `smollm2` (adaptation to one author).
 
     Raises:
         UserError: no such grid is there; the sentence names those that are.
