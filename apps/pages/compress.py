@@ -95,7 +95,9 @@ def build(frame: Frame) -> None:
 
 def lists(asked: str) -> tuple[Any, Any]:
     """What can be chosen now; the address may name the model."""
-    made = choices.run_models([run for run, _ in live.snapshot().runs if run.job in ("finetune", "demo")], live.title)
+    made = choices.run_models(
+        [run for run, _ in live.snapshot().runs if run.job in ("finetune", "demo", "grow")], live.title
+    )
     known = choices.base_models() + made
     methods = [(f"{name} · fewer bits", name) for name in catalogue.methods("quantizer")]
     methods += [(f"{name} · fewer weights", name) for name in catalogue.methods("pruner")]

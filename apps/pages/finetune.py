@@ -99,9 +99,11 @@ def build(frame: Frame) -> None:
 def lists() -> tuple[Any, Any, Any, Any]:
     """What can be chosen now."""
     known = catalogue.methods("adapter")
-    runs = [(live.title(run), run.id) for run, _ in live.snapshot().runs if run.job == "finetune"]
+    every = [run for run, _ in live.snapshot().runs]
+    runs = [(live.title(run), run.id) for run in every if run.job == "finetune"]
+    grown = choices.run_models([run for run in every if run.job == "grow"], live.title)
     return (
-        gr.update(choices=choices.base_models(encoders=True)),
+        gr.update(choices=choices.base_models(encoders=True) + grown),
         gr.update(choices=choices.data_sets()),
         gr.update(choices=[(name, name) for name in known]),
         gr.update(choices=runs[:50]),

@@ -11,8 +11,8 @@ from workbench.errors import UserError
 from workbench.figures import formats
 
 apps_main()
-from workbench.apps import choices, fields, growth, layer_sizes, live  # noqa: E402
-from workbench.apps.pages import layers  # noqa: E402
+from workbench.apps import choices, fields, growth, layer_sizes, live, submit  # noqa: E402
+from workbench.apps.pages import compress, finetune, layers  # noqa: E402
 from workbench.papers.badge import read  # noqa: E402
 from workbench.runs import Store  # noqa: E402
 
@@ -117,6 +117,10 @@ def test_a_growth_from_the_page_and_its_curves(tmp_path, monkeypatch, same):
     found = {key: choices.model_place(f"run:{id}/{key}") for key in ("grown", "trained")}
     assert {key: choices.shown(place) for key, place in found.items()} == {key: f"run:{id}/{key}" for key in found}
     assert growth.show_run("")[3]["visible"] is False
+    for offered in (finetune.lists()[0], compress.lists("")[0]):  # where the page sends people
+        assert {f"run:{id}/{key}" for key in found} <= {key for _, key in offered["choices"]}
+    tuning = submit.finetune({"model": f"run:{id}/grown", "data": "moby-dick", "method": "lora", "steps": 1})
+    assert tuning["model"] == found["grown"]
 
 
 @pytest.mark.parametrize(("billions", "trillions", "words"), [
