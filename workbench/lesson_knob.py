@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import ipywidgets as widgets
+import plotly.io as pio
 from IPython.core.interactiveshell import InteractiveShell
 
 
@@ -39,7 +40,11 @@ class Knob(widgets.interactive):
 
 def shown(value: Any) -> dict[str, Any]:
     """A value as an output of a notebook: plotly figures as their data, everything else as IPython formats it."""
-    if hasattr(value, "_repr_mimebundle_"):
+    if hasattr(
+        value, "to_plotly_json"
+    ):  # plotly's own bundle follows the default renderer, which may be a browser's: empty
+        data, metadata = pio.renderers["plotly_mimetype"].to_mimebundle(value.to_plotly_json()), {}
+    elif hasattr(value, "_repr_mimebundle_"):
         bundle = value._repr_mimebundle_()
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
     else:

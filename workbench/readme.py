@@ -135,7 +135,7 @@ def draw(figure: Any, target: Path) -> None:
     if browser is None:
         raise UserError("Drawing the picture needs a Chromium; install one (Debian: apt install chromium).")
     figure.layout.updatemenus = []
-    height = max(430, figure.layout.height or 0)
+    height = figure.layout.height or 430  # labels were placed for this height
     figure.update_layout(width=900, height=height, margin={"t": 48})
     target.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -101,8 +101,12 @@ def test_a_knob_that_fails_says_so_below_and_raises():
     assert below(turned) == ["division by zero"]
 
 
-def test_a_knob_shows_a_figure_as_its_data():
+@pytest.mark.parametrize("renderer", ["browser", "plotly_mimetype", "notebook", ""])
+def test_a_knob_shows_a_figure_as_its_data(renderer, monkeypatch):
+    """Whatever plotly found at its import to draw with: on a machine with a browser it would hand the figure to that."""
     import plotly.graph_objects as go
+    import plotly.io as pio
 
+    monkeypatch.setattr(pio.renderers, "default", renderer)
     turned = knob(lambda n: go.Figure(go.Scatter(x=[1, n], y=[2, 2])), n=(1, 5))
     assert "application/vnd.plotly.v1+json" in turned.children[-1].outputs[0]["data"]
