@@ -135,8 +135,9 @@ def draw(figure: Any, target: Path) -> None:
     if browser is None:
         raise UserError("Drawing the picture needs a Chromium; install one (Debian: apt install chromium).")
     figure.layout.updatemenus = []
-    height = figure.layout.height or 430  # labels were placed for this height
-    figure.update_layout(width=900, height=height, margin={"t": 48})
+    top = 48  # what is left above the plot without the buttons; its height stays, for labels were placed in it
+    height = (figure.layout.height or 430) - max(0, (figure.layout.margin.t or top) - top)
+    figure.update_layout(width=900, height=height, margin={"t": top})
     target.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "figure.html"
