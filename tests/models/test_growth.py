@@ -205,6 +205,7 @@ def test_the_papers_table_of_growth_times():
     ("gpt2", lambda m: grow(m, "mlp"), "no intermediate_size"),
     ("t5", lambda m: grow(m, "stack"), "an encoder and a decoder"),
     ("gpt2", widen, "use the operator stack"),
+    ("bert", lambda m: grow(m, "zero"), "New silent layers in BertForMaskedLM would change"),  # its norms come after the sum
 ])  # fmt: skip
 def test_what_cannot_be_grown_is_said(kind, call, words):
     with pytest.raises(UserError, match=words):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 WRITERS = ("self_attn.o_proj", "mlp.down_proj", "attn.c_proj", "mlp.c_proj", "attention.output.dense", "output.dense")
-TOLERANCE = 1e-3  # of the largest logit, within which a widened model counts as the same function
+TOLERANCE = 1e-3  # of the largest logit, within which a grown model counts as the same function
 
 
 def grow(
@@ -113,6 +113,8 @@ def deepen(model: PreTrainedModel, order: Sequence[int], *, zero: bool = False) 
     if getattr(text, "layer_types", None):
         text.layer_types = [model.config.get_text_config().layer_types[origin] for origin in order]
     text.num_hidden_layers = len(order)
+    if zero:
+        _same(model, grown, "New silent layers in", "stack or split")
     return grown
 
 
@@ -128,6 +130,21 @@ def _silence(layer: nn.Module, name: str) -> None:
     for module in last:
         for parameter in module.parameters():
             parameter.zero_()
+
+
+@torch.no_grad()
+def _same(model: PreTrainedModel, grown: PreTrainedModel, what: str, others: str) -> None:
+    """Refuse a growth that was to keep the function and does not."""
+    tokens = torch.arange(24, device=model.device).remainder(model.config.get_text_config().vocab_size).unsqueeze(0)
+    modes = model.training, grown.training
+    before, after = model.eval()(tokens)[0], grown.eval()(tokens)[0]
+    model.train(modes[0])
+    grown.train(modes[1])
+    if (after[..., : before.shape[-1]] - before).abs().max() > TOLERANCE * before.abs().max():
+        raise UserError(
+            f"{what} {type(model).__name__} would change what it computes (its projections or norms are of another kind); "
+            f"use the operator {others}."
+        )
 
 
 def widen(model: PreTrainedModel, factor: int = 2, *, noise: float = 0.0, seed: int = 0) -> PreTrainedModel:
@@ -181,15 +198,7 @@ def _tiled(
         times = [new // old for new, old in zip(tensor.shape, small[name].shape, strict=True)]
         share = times[0] if name in divided else times[1] if tensor.ndim > 1 and id(tensor) not in tables else 1
         tensor.copy_(small[name].repeat(*times) / share)
-    tokens = torch.arange(24, device=model.device).remainder(config.get_text_config().vocab_size).unsqueeze(0)
-    training = model.training
-    before, after = model.eval()(tokens)[0], grown(tokens)[0]
-    model.train(training)
-    if (after[..., : before.shape[-1]] - before).abs().max() > TOLERANCE * before.abs().max():
-        raise UserError(
-            f"Widening {type(model).__name__} would change what it computes (fused or unusual projections); use the "
-            "operator stack, split or zero."
-        )
+    _same(model, grown, "Widening", "stack, split or zero")
     chance = torch.Generator().manual_seed(seed)
     for name, tensor in grown.named_parameters():
         first = tuple(slice(0, size) for size in small[name].shape)
@@ -197,4 +206,4 @@ def _tiled(
             moved = tensor + noise * tensor.std() * torch.randn(tensor.shape, generator=chance).to(tensor)
             moved[first] = tensor[first]
             tensor.copy_(moved)
-    return grown.train(training)
+    return grown.train(model.training)
