@@ -13,7 +13,7 @@ from workbench.figures import formats
 from workbench.figures.growth import growth_loss, lineage
 from workbench.models.growth_job import ARMS, rows_of
 from workbench.runs import Run
-from workbench.runs.files import read_json
+from workbench.runs.files import peek
 
 from . import catalogue, choices, drawing, fields, html, live, submit
 from .frame import Frame, box, step
@@ -85,7 +85,8 @@ def build(frame: Frame, number: int) -> None:
     frame.on(start.click, begin, settings, [frame.run, said, settings])
     frame.on(stop.click, live.halt, frame.run, None)
     frame.on(resume.click, live.go_on, frame.run, None)
-    frame.follow(live.stamp, show_run, [frame.run], [card, stop, resume, losses])
+    frame.follow(live.stamp, show_run, [frame.run], [card, stop, resume])
+    frame.follow(stamp_losses, show_losses, [frame.run], [losses])
     for event in (frame.blocks.load, settings.change):
         frame.on(event, show_lineage, settings, came, trigger_mode="always_last")
     for event in (frame.blocks.load, when.change):
@@ -94,13 +95,13 @@ def build(frame: Frame, number: int) -> None:
 
 def begin(typed: str) -> tuple[Any, str, str]:
     """Submit a growth; (run id, message, form)."""
+    known = form()
     try:
-        config = fields.read(form(), typed)
-        run = submit.submit("grow", config)
+        run = submit.submit("grow", fields.read(known, typed))
     except UserError as error:
-        found = getattr(error, "errors", None) or fields.by_name([str(error)], form())[0]
-        return gr.skip(), html.note(str(error), "bad"), fields.payload(form(), fields.typed(typed), found)
-    return run.id, "", fields.payload(form(), fields.typed(typed))
+        found = getattr(error, "errors", None) or fields.by_name([str(error)], known)[0]
+        return gr.skip(), html.note(str(error), "bad"), fields.payload(known, fields.typed(typed), found)
+    return run.id, "", fields.payload(known, fields.typed(typed))
 
 
 def own(id: str) -> Run | None:
@@ -110,19 +111,31 @@ def own(id: str) -> Run | None:
 
 
 def show_run(id: str) -> tuple[Any, ...]:
-    """Card with sizes, buttons, and the curves so far."""
+    """Card with sizes, and the buttons."""
     run = own(id)
-    if run is None:
-        return live.card(None, NOTHING), *live.buttons(None), gr.update(visible=False)
-    rows = pd.DataFrame(rows_of(live.metrics(run)), columns=["arm", "step", "flop", "loss"])
+    return live.card(run, NOTHING) + (sizes(run) if run else ""), *live.buttons(run)
+
+
+def stamp_losses(id: str) -> str:
+    """Changes with every new held-out loss."""
+    run = own(id)
+    return f"{run.id} {len(rows_of(live.metrics(run)))}" if run else ""
+
+
+def show_losses(id: str) -> tuple[Any]:
+    """The curves so far."""
+    run = own(id)
+    found = rows_of(live.metrics(run)) if run else []
+    if not found:
+        return (gr.update(visible=False),)
+    rows = pd.DataFrame(found)
     drawn = drawing.payload(growth_loss(rows), name="growth", cell=LOSSES.format(id=run.id), rows=rows)
-    shown = gr.update(visible=not rows.empty, value=drawn)
-    return live.card(run, NOTHING) + sizes(run), *live.buttons(run), shown
+    return (gr.update(visible=True, value=drawn),)
 
 
 def sizes(run: Run) -> str:
     """Parameters and cost of both models, and where to go on with the grown one."""
-    facts = read_json(run.directory / "growth.json")
+    facts = peek(run.directory / "growth.json")
     if not facts:
         return ""
     rows = [

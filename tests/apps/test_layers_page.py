@@ -111,12 +111,12 @@ def test_a_growth_from_the_page_and_its_curves(tmp_path, monkeypatch, same):
     assert said == ""
     run = Store().wait(id, 300)
     assert run.status == "done", run.log_tail()
-    card, _, _, shown = growth.show_run(id)
+    card, (shown,) = growth.show_run(id)[0], growth.show_losses(id)
     assert "zero × 2" in card and "GFLOP" in card and same(shown["value"])
     assert live.link(run) == f"layers?run={id}"
     found = {key: choices.model_place(f"run:{id}/{key}") for key in ("grown", "trained")}
     assert {key: choices.shown(place) for key, place in found.items()} == {key: f"run:{id}/{key}" for key in found}
-    assert growth.show_run("")[3]["visible"] is False
+    assert growth.show_losses("")[0]["visible"] is False
     for offered in (finetune.lists()[0], compress.lists("")[0]):  # where the page sends people
         assert {f"run:{id}/{key}" for key in found} <= {key for _, key in offered["choices"]}
     tuning = submit.finetune({"model": f"run:{id}/grown", "data": "moby-dick", "method": "lora", "steps": 1})

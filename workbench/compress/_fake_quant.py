@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from workbench.compress.ranges import fit_ranges
 from workbench.compress.records import IntWeight
-from workbench.compress.rtn import SMALLEST, grid, resolve_group, round_to_grid
+from workbench.compress.rtn import SMALLEST, resolve_group, round_to_grid
 
 LARGEST = 65504.0  # of float16
 
@@ -89,11 +89,7 @@ class FakeQuant(nn.Module):
         super().__init__()
         self.bits, self.symmetric, self.transposed = bits, symmetric, transposed
         self.group_size = resolve_group(weight.shape[1], group_size, name)
-        weight = weight.detach()
-        if hessian is None:
-            scales, zeros = grid(weight.reshape(len(weight), -1, self.group_size), bits, symmetric)
-        else:
-            scales, zeros = fit_ranges(weight, hessian.to(weight.dtype), bits, self.group_size, symmetric)
+        scales, zeros = fit_ranges(weight.detach(), hessian, bits, self.group_size, symmetric)
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         self.scales = nn.Parameter(scales.to(dtype))
         self.zeros = nn.Parameter(zeros.to(dtype), requires_grad=not symmetric)

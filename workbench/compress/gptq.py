@@ -28,7 +28,7 @@ from torch import Tensor
 from workbench.compress.packing import check_bits
 from workbench.compress.ranges import fit_ranges
 from workbench.compress.records import IntWeight
-from workbench.compress.rtn import grid, resolve_group
+from workbench.compress.rtn import resolve_group
 from workbench.errors import UserError
 
 CHUNK = 128  # columns between two GEMMs
@@ -202,10 +202,8 @@ def solve(
 
     def ranges(values: Tensor, start: int) -> tuple[Tensor, Tensor]:
         """Scales and zeros [out, n] of `values` [out, n·g], inputs from `start` on."""
-        if clip is None:
-            return grid(values.reshape(out, -1, group_size), bits, symmetric)
         inputs = slice(start, start + values.shape[1])
-        return fit_ranges(values, clip[inputs, inputs], bits, group_size, symmetric)
+        return fit_ranges(values, None if clip is None else clip[inputs, inputs], bits, group_size, symmetric)
 
     if order is None:
         shape = (out, width // group_size)
@@ -288,7 +286,7 @@ def quantize_gptq(
     weight = weight.masked_fill(hessian.dead, 0)
     record, loss = solve(
         weight, hessian.upper, bits=bits, group_size=group, symmetric=symmetric, order=hessian.order,
-        clip=hessian.hessian.to(dtype) if clip else None,
+        clip=hessian.hessian if clip else None,
     )  # fmt: skip
     energy = _quadratic(weight, hessian.hessian)
     return record, torch.stack([loss, energy], 1), list(hessian.notes)

@@ -21,12 +21,14 @@ from workbench.compress.rtn import grid, round_to_grid
 SHRINKS = tuple(1 - 0.05 * i for i in range(11))
 
 
-def fit_ranges(weight: Tensor, hessian: Tensor, bits: int, group_size: int, symmetric: bool) -> tuple[Tensor, Tensor]:
+def fit_ranges(
+    weight: Tensor, hessian: Tensor | None, bits: int, group_size: int, symmetric: bool
+) -> tuple[Tensor, Tensor]:
     """Scale and zero point of each group.
 
     Args:
         weight: float [out, in].
-        hessian: mean of x xᵀ [in, in] of its inputs.
+        hessian: mean of x xᵀ [in, in] of its inputs; None: ranges reach to the extremes.
         bits: 2, 3, 4 or 8.
         group_size: g; divides in.
         symmetric: centre the grid on zero.
@@ -35,6 +37,9 @@ def fit_ranges(weight: Tensor, hessian: Tensor, bits: int, group_size: int, symm
         scales float16 [out, in/g], zeros uint8 [out, in/g].
     """
     out, width = weight.shape
+    if hessian is None:
+        return grid(weight.reshape(out, -1, group_size), bits, symmetric)
+    hessian = hessian.to(weight.dtype)
     groups = weight.reshape(out, -1, group_size).transpose(0, 1)  # [in/g, out, g]
     own = torch.stack([hessian[at : at + group_size, at : at + group_size] for at in range(0, width, group_size)])
     best = None
