@@ -49,3 +49,19 @@ def with_defaults(what: str, config: Mapping[str, Any], defaults: Mapping[str, A
     if unknown:
         raise UserError(f"{what} has no setting {', '.join(unknown)}; it has {', '.join(defaults)}.")
     return {**defaults, **config}
+
+
+def check_whole(values: Mapping[str, Any], limits: Mapping[str, tuple[int, int]]) -> None:
+    """Refuse settings that are no whole number within their limits.
+
+    Args:
+        values: name → value.
+        limits: name → (least, greatest) of those that are looked at.
+
+    Raises:
+        UserError: beginning with the setting's name.
+    """
+    for name, (low, high) in limits.items():
+        value = values[name]
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise UserError(f"{name} is {value!r}; it takes a whole number from {low} to {high}.")

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.errors import JobError, UserError, choose, with_defaults
+from workbench.errors import JobError, UserError, check_whole, choose, with_defaults
 from workbench.geometry.cloud import check_cloud, frame_of
 from workbench.geometry.files import read_cloud, read_mesh, write_mesh
 from workbench.geometry.mesh import Mesh
@@ -71,10 +71,7 @@ def check(config: dict[str, Any]) -> dict[str, Any]:
         UserError: an unknown setting or a value that cannot be; scikit-image is not installed.
     """
     full = with_defaults("A reconstruction", config, DEFAULTS)
-    for name, (low, high) in (("points", POINTS), ("resolution", RESOLUTION), ("seed", (0, 2**31))):
-        value = full[name]
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise UserError(f"{name} is {value!r}; it takes a whole number from {low} to {high}.")
+    check_whole(full, {"points": POINTS, "resolution": RESOLUTION, "seed": (0, 2**31)})
     for name in ("radius", "iso"):
         value = full[name]
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):

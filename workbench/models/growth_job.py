@@ -19,7 +19,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import UserError, choose, with_defaults
+from workbench.errors import UserError, check_whole, choose, with_defaults
 from workbench.models.growth_plan import OPERATORS
 from workbench.progress import part
 from workbench.runs.files import read_json, write_json
@@ -54,10 +54,7 @@ def check(config: dict[str, Any]) -> dict[str, Any]:
     """
     full = with_defaults("A growth", config, DEFAULTS)
     choose("growth operator", str(full["operator"]), OPERATORS)
-    for name, (low, high) in {"factor": (2, 8), "steps": (0, 100_000), "seed": (0, 2**31)}.items():
-        value = full[name]
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise UserError(f"{name} is {value!r}; it takes a whole number from {low} to {high}.")
+    check_whole(full, {"factor": (2, 8), "steps": (0, 100_000), "seed": (0, 2**31)})
     for name, high in (("noise", 1.0), ("learning_rate", 1.0)):
         value = full[name]
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= high:

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import UserError, choose, with_defaults
+from workbench.errors import UserError, check_whole, choose, with_defaults
 from workbench.progress import Progress, part
 from workbench.vision import need_diffusers
 from workbench.vision.editing import ETAS, MINI_BATCH, MINI_RATE
@@ -60,10 +60,7 @@ def check(config: dict[str, Any]) -> dict[str, Any]:
     from workbench.vision.fastedit import MODES
 
     full = with_defaults("An edit", config, DEFAULTS)
-    for name, (low, high) in LIMITS.items():
-        value = full[name]
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise UserError(f"{name} is {value!r}; it takes a whole number from {low} to {high}.")
+    check_whole(full, LIMITS)
     for name, low, high in (("rate", 1e-6, 1.0), ("guidance", 1.0, 20.0)):
         value = full[name]
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
